@@ -1,0 +1,292 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/store"
+	"github.com/mesopool/mesopool/task"
+)
+
+// Link is what the agent needs of its connection to a master.
+type Link interface {
+	// Report sends an update. It never blocks; a report may be lost or sent
+	// twice, the core sends it again until it is acknowledged.
+	Report(Report)
+}
+
+// Registry is told which tasks can be reached. A nil Registry is not told.
+type Registry interface {
+	// Announce says that a task can be reached; it never blocks.
+	Announce(spec *task.Spec, c provider.Container)
+	// Withdraw takes a task out; it returns when that has been told, or when
+	// ctx ends, and then it is caught up later.
+	Withdraw(ctx context.Context, key task.Key) error
+	// AllKnown says that what was not announced by now is not there.
+	AllKnown()
+}
+
+// Options is what a Runner works with.
+type Options struct {
+	Core     Config
+	Provider provider.Provider
+	Store    store.Store
+	Registry Registry      // may be nil
+	Log      *slog.Logger  // nil: slog.Default
+	Workers  int           // calls of the provider at a time; 0: 32
+	Withdraw time.Duration // how long a stop waits for the registry; 0: 2s
+}
+
+// Runner is the shell around a Core. All its methods may be called from any
+// goroutine.
+type Runner struct {
+	opt   Options
+	log   *slog.Logger
+	calls *callQueue
+	link  Link
+
+	mu      sync.Mutex
+	inbox   []any // Input or func(*Core)
+	wakeup  chan struct{}
+	stopped chan struct{}
+}
+
+// NewRunner returns a runner that has not started.
+func NewRunner(opt Options) *Runner {
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.Workers <= 0 {
+		opt.Workers = 32
+	}
+	if opt.Withdraw <= 0 {
+		opt.Withdraw = 2 * time.Second
+	}
+	return &Runner{
+		opt: opt, log: opt.Log, calls: newCallQueue(),
+		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}),
+	}
+}
+
+// Put hands an input to the core. It never blocks.
+func (r *Runner) Put(in Input) { r.put(in) }
+
+func (r *Runner) put(in any) {
+	r.mu.Lock()
+	r.inbox = append(r.inbox, in)
+	r.mu.Unlock()
+	select {
+	case r.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// Roster returns what the agent has, as of now.
+func (r *Runner) Roster(ctx context.Context) (Roster, error) {
+	answer := make(chan Roster, 1)
+	r.put(func(c *Core) { answer <- c.Roster() })
+	select {
+	case x := <-answer:
+		return x, nil
+	case <-r.stopped:
+		return Roster{}, errors.New("agent: stopped")
+	case <-ctx.Done():
+		return Roster{}, ctx.Err()
+	}
+}
+
+// Run works until ctx ends or the store fails. Containers keep running.
+func (r *Runner) Run(ctx context.Context, link Link) error {
+	r.link = link
+	defer close(r.stopped)
+	core := NewCore(r.opt.Core)
+	saved, err := loadState(ctx, r.opt.Store)
+	if err != nil {
+		return err
+	}
+	r.log.Info("recovered", "tasks", len(saved.Tasks), "frameworks", len(saved.Frameworks))
+	if err := r.batch(ctx, core, []any{saved}); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.loop(ctx, core) })
+	g.Go(func() error { return r.watch(ctx) })
+	for range r.opt.Workers {
+		g.Go(func() error { return r.work(ctx) })
+	}
+	g.Go(func() error { <-ctx.Done(); r.calls.close(); return nil })
+	return g.Wait()
+}
+
+// loop owns the core: what has come in, then the effects, then sleep.
+func (r *Runner) loop(ctx context.Context, core *Core) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var tick <-chan time.Time
+		if next := core.Next(); !next.IsZero() {
+			timer.Reset(time.Until(next))
+			tick = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wakeup:
+		case <-tick:
+			r.Put(Tick{})
+		}
+		if err := r.batch(ctx, core, r.take()); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Runner) take() []any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	batch := r.inbox
+	r.inbox = nil
+	return batch
+}
+
+// batch steps through the inputs, commits what the core wants saved, and only
+// then lets everything else leave.
+func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
+	var fx []Effect
+	var views []func(*Core)
+	for _, in := range inputs {
+		switch in := in.(type) {
+		case Input:
+			fx = core.Step(time.Now(), in, fx)
+		case func(*Core):
+			views = append(views, in)
+		}
+	}
+	ops, err := saveOps(fx)
+	if err != nil {
+		return err
+	}
+	if len(ops) > 0 {
+		if err := r.opt.Store.Commit(ctx, ops); err != nil {
+			return fmt.Errorf("agent: the state could not be saved, so nothing was done: %w", err)
+		}
+	}
+	for _, e := range fx {
+		r.dispatch(e)
+	}
+	for _, view := range views {
+		view(core)
+	}
+	return nil
+}
+
+func (r *Runner) dispatch(e Effect) {
+	switch e := e.(type) {
+	case Report:
+		r.log.Debug("report", "task", e.Key, "state", e.Status.State, "message", e.Status.Message)
+		if r.link != nil {
+			r.link.Report(e)
+		}
+	case Call:
+		r.calls.put(e)
+	case Announce:
+		if r.opt.Registry != nil {
+			r.opt.Registry.Announce(e.Spec, e.Container)
+		}
+	case Withdraw:
+		r.calls.put(Call{Key: e.Key, Withdraw: true})
+	case AllKnown:
+		if r.opt.Registry != nil {
+			r.opt.Registry.AllKnown()
+		}
+	}
+}
+
+// watch feeds the provider's events; a broken stream is started again.
+func (r *Runner) watch(ctx context.Context) error {
+	pause := time.Second
+	for ctx.Err() == nil {
+		started := time.Now()
+		r.Put(WatchStarted{})
+		err := r.watchOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(started) > time.Minute {
+			pause = time.Second
+		}
+		r.log.Warn("the watch of the backend broke; starting over", "error", err, "in", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 30*time.Second)
+	}
+	return nil
+}
+
+func (r *Runner) watchOnce(ctx context.Context) error {
+	for ev, err := range r.opt.Provider.Watch(ctx, r.opt.Core.Owner) {
+		if err != nil {
+			return err
+		}
+		r.Put(Seen{Event: ev})
+	}
+	return errors.New("the stream ended")
+}
+
+// work makes the provider's calls, one at a time per worker.
+func (r *Runner) work(ctx context.Context) error {
+	for {
+		call, ok := r.calls.get()
+		if !ok {
+			return nil
+		}
+		if call.Withdraw {
+			r.withdraw(ctx, call.Key)
+		}
+		if call.Op == OpNone {
+			continue
+		}
+		container, err := r.make(ctx, call)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !errors.Is(err, provider.ErrNotFound) {
+			r.log.Warn("backend call failed", "op", call.Op.String(), "task", call.Key.String(), "id", call.ID, "error", err)
+		}
+		r.Put(Done{Call: call, Container: container, Err: err})
+	}
+}
+
+func (r *Runner) make(ctx context.Context, call Call) (provider.Container, error) {
+	p := r.opt.Provider
+	switch call.Op {
+	case OpLaunch:
+		return p.Launch(ctx, r.opt.Core.Owner, call.Name, *call.Spec)
+	case OpStop:
+		return provider.Container{}, p.Stop(ctx, call.ID, call.Grace)
+	case OpInspect:
+		return p.Inspect(ctx, call.ID)
+	default:
+		return provider.Container{}, p.Remove(ctx, call.ID)
+	}
+}
+
+func (r *Runner) withdraw(ctx context.Context, key task.Key) {
+	if r.opt.Registry == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.opt.Withdraw)
+	defer cancel()
+	if err := r.opt.Registry.Withdraw(ctx, key); err != nil {
+		r.log.Warn("not withdrawn from the registry yet; it is caught up later", "task", key.String(), "error", err)
+	}
+}

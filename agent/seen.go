@@ -1,0 +1,231 @@
+package agent
+
+import (
+	"errors"
+	"time"
+
+	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/task"
+)
+
+func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
+	if in.Event.Synced {
+		return c.sync(now, fx)
+	}
+	k := in.Event.Container
+	if k.State == provider.StateGone {
+		c.gc.Removed(k.ID)
+	}
+	if r := c.orphans[k.ID]; r != nil {
+		return c.observe(now, r, k, fx)
+	}
+	r := c.tasks[k.Key]
+	if r == nil || r.Container.ID != "" && r.Container.ID != k.ID || k.Name != "" && r.Name != k.Name {
+		return c.adoptOrphan(now, k, c.cfg.OrphanGrace, fx)
+	}
+	if r.State.Terminal() && k.State == provider.StateUp {
+		return c.adoptOrphan(now, k, 0, fx)
+	}
+	return c.observe(now, r, k, fx)
+}
+
+// observe takes what the provider shows; what is seen only grows.
+func (c *Core) observe(now time.Time, r *row, k provider.Container, fx []Effect) []Effect {
+	r.epoch = c.epoch
+	if k.State < r.seen {
+		return c.advance(now, r, fx)
+	}
+	if k.State == provider.StateGone {
+		k = keepKnown(r.Container, k)
+	}
+	if r.seen != k.State || len(r.Container.Addresses) == 0 && len(k.Addresses) > 0 {
+		r.tryAt, r.failures = time.Time{}, 0
+	}
+	r.seen = k.State
+	raw := k.Raw
+	k.Raw = nil
+	if len(k.Addresses) == 0 { // an ended container has none; its last ones stay told
+		k.Addresses, k.Network = r.Container.Addresses, r.Container.Network
+	}
+	r.Container = k
+	r.Container.Raw = raw
+	fx = c.advance(now, r, fx)
+	r.Container.Raw = nil
+	return fx
+}
+
+// keepKnown: of a container that is gone the backend tells little more.
+func keepKnown(known, gone provider.Container) provider.Container {
+	if known.ID == "" {
+		return gone
+	}
+	known.State = provider.StateGone
+	return known
+}
+
+// adoptOrphan takes charge of a container that carries our labels and belongs
+// to no task: one that runs is stopped after a grace, one that does not run is
+// collected.
+func (c *Core) adoptOrphan(now time.Time, k provider.Container, grace time.Duration, fx []Effect) []Effect {
+	switch k.State {
+	case provider.StateGone:
+		return fx
+	case provider.StateUp:
+		r := &row{key: k.Key, orphan: true, seen: k.State, epoch: c.epoch, Record: Record{Name: k.Name, Stop: true, Container: k}}
+		c.orphans[k.ID] = r
+		if grace > 0 {
+			c.retryAt(r, now.Add(grace))
+		}
+		return c.advance(now, r, fx)
+	default:
+		c.release(now, k)
+		return c.collect(now, fx)
+	}
+}
+
+// sync: everything that exists has been told. What was not told is looked up
+// one by one, because absence from a list is no evidence.
+func (c *Core) sync(now time.Time, fx []Effect) []Effect {
+	if !c.synced {
+		c.synced = true
+		fx = append(fx, AllKnown{})
+	}
+	for _, r := range c.sorted() {
+		if r.epoch == c.epoch || r.State.Terminal() || r.inFlight != OpNone {
+			continue
+		}
+		if r.Container.ID == "" {
+			fx = c.advance(now, r, fx)
+			continue
+		}
+		fx = c.inspect(r, fx)
+	}
+	return fx
+}
+
+func (c *Core) done(now time.Time, in Done, fx []Effect) []Effect {
+	if in.Call.Op == OpRemove {
+		return c.doneRemove(now, in, fx)
+	}
+	r := c.orphans[in.Call.ID]
+	if r == nil {
+		r = c.tasks[in.Call.Key]
+	}
+	if r == nil || r.inFlight != in.Call.Op {
+		if in.Call.Op == OpLaunch && in.Err == nil { // forgotten while it was launched
+			return c.adoptOrphan(now, in.Container, 0, fx)
+		}
+		return fx
+	}
+	r.inFlight = OpNone
+	switch in.Call.Op {
+	case OpLaunch:
+		return c.doneLaunch(now, r, in, fx)
+	case OpStop:
+		return c.doneStop(now, r, in, fx)
+	default:
+		return c.doneInspect(now, r, in, fx)
+	}
+}
+
+func (c *Core) doneRemove(now time.Time, in Done, fx []Effect) []Effect {
+	if in.Err != nil {
+		c.gc.Retry(in.Call.ID, c.cfg.GC, now)
+		return fx
+	}
+	c.gc.Removed(in.Call.ID)
+	return c.collect(now, fx)
+}
+
+func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect {
+	switch {
+	case in.Err == nil:
+		return c.observe(now, r, in.Container, fx)
+	case errors.Is(in.Err, provider.ErrRejected) || errors.Is(in.Err, provider.ErrCapacity):
+		r.Tried = false
+		return c.launchFailed(now, r, in.Err.Error(), fx)
+	case now.Sub(r.Since) >= c.cfg.LaunchTimeout && !r.Stop:
+		return c.launchFailed(now, r, "no success within "+c.cfg.LaunchTimeout.String()+": "+in.Err.Error(), fx)
+	}
+	c.retryAt(r, now.Add(c.backoff(r)))
+	if r.Stop {
+		r.tryAt = time.Time{}
+		return c.advance(now, r, fx)
+	}
+	return fx
+}
+
+func (c *Core) doneStop(now time.Time, r *row, in Done, fx []Effect) []Effect {
+	switch {
+	case in.Err == nil && !r.again:
+		c.retryAt(r, now.Add(c.grace(r)+10*time.Second)) // the watch should tell the end long before
+		return fx
+	case errors.Is(in.Err, provider.ErrNotFound):
+		return c.inspect(r, fx)
+	case in.Err != nil:
+		c.retryAt(r, now.Add(c.backoff(r)))
+		return fx
+	}
+	return c.advance(now, r, fx)
+}
+
+func (c *Core) doneInspect(now time.Time, r *row, in Done, fx []Effect) []Effect {
+	switch {
+	case in.Err == nil:
+		if in.Container.State == provider.StateUp && len(in.Container.Addresses) == 0 && !r.Stop && r.lacksAddress() {
+			c.retryAt(r, now.Add(c.backoff(r)))
+		}
+		return c.observe(now, r, in.Container, fx)
+	case !errors.Is(in.Err, provider.ErrNotFound):
+		c.retryAt(r, now.Add(c.backoff(r)))
+		return fx
+	case r.Container.ID == "":
+		return c.absent(now, r, fx)
+	}
+	return c.observe(now, r, provider.Container{State: provider.StateGone, Key: r.key, Name: r.Name}, fx)
+}
+
+// absent: no container of the task's name was ever seen, and none is there.
+func (c *Core) absent(now time.Time, r *row, fx []Effect) []Effect {
+	r.Tried = false
+	return c.advance(now, r, fx)
+}
+
+// Task is what a Roster says of one task.
+type Task struct {
+	Spec      *task.Spec
+	Name      string // the container's
+	State     task.State
+	Pending   *task.Status // sent and not acknowledged, nil when none
+	History   []task.Status
+	Container provider.Container
+}
+
+// Roster is everything that the agent has, for a registration or a page.
+type Roster struct {
+	Frameworks []Framework
+	Tasks      []Task
+	Kept       int // stopped containers that wait for their removal
+	Orphans    int
+}
+
+// Roster lists all tasks, oldest first. The contents must not be changed.
+func (c *Core) Roster() Roster {
+	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans)}
+	used := map[string]bool{}
+	for _, r := range c.sorted() {
+		if r.Silent {
+			continue
+		}
+		t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}
+		if len(r.Pending) > 0 {
+			t.Pending = &r.Pending[0]
+		}
+		out.Tasks = append(out.Tasks, t)
+		if f := c.frameworks[r.key.Framework]; f != nil && !used[f.ID] {
+			used[f.ID] = true
+			out.Frameworks = append(out.Frameworks, f.Framework)
+		}
+	}
+	return out
+}

@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/task"
+)
+
+func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
+	for _, f := range in.Frameworks {
+		c.frameworks[f.ID] = &framework{Framework: f}
+	}
+	for _, rec := range in.Tasks {
+		r := &row{Record: rec, key: rec.Spec.Key}
+		c.add(r)
+		fx = c.resend(now, r, fx)
+	}
+	return fx
+}
+
+func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {
+	key := in.Spec.Key
+	if c.tasks[key] != nil {
+		return fx
+	}
+	_, fx = c.framework(in.Framework, fx)
+	r := &row{key: key, Record: Record{
+		Spec: in.Spec, Name: ContainerName(c.cfg.Owner.Cluster, key, in.Spec.Name), State: task.Staging, Since: now, Tried: true,
+	}}
+	c.add(r)
+	fx = append(fx, Save{Key: key, Record: &r.Record, Spec: true})
+	fx = c.update(now, r, task.Status{State: task.Starting, Source: task.SourceExecutor}, fx)
+	return c.advance(now, r, fx)
+}
+
+func (c *Core) refuse(now time.Time, in Refuse, fx []Effect) []Effect {
+	if c.tasks[in.Key] != nil {
+		return fx
+	}
+	_, fx = c.framework(in.Framework, fx)
+	r := &row{key: in.Key, Record: Record{Spec: task.Spec{Key: in.Key}, State: task.Staging, Since: now}}
+	c.add(r)
+	fx = append(fx, Save{Key: in.Key, Record: &r.Record, Spec: true})
+	return c.update(now, r, task.Status{State: in.State, Source: task.SourceAgent, Reason: in.Reason, Message: in.Message}, fx)
+}
+
+// kill: an unknown task of a known framework is answered with its end, one of
+// an unknown framework not at all (slave.cpp, killTask).
+func (c *Core) kill(now time.Time, in Kill, fx []Effect) []Effect {
+	r := c.tasks[in.Key]
+	if r == nil {
+		f := c.frameworks[in.Key.Framework]
+		if f == nil {
+			return fx
+		}
+		return c.refuse(now, Refuse{
+			Framework: f.Framework, Key: in.Key, State: lostAs(f.PartitionAware, task.Dropped),
+			Reason: task.ReasonExecutorTerminated, Message: "The agent does not know this task",
+		}, fx)
+	}
+	if r.State.Terminal() {
+		return fx
+	}
+	r.Stop, r.Grace, r.again = true, in.Grace, true
+	fx = append(fx, Save{Key: r.key, Record: &r.Record})
+	r.tryAt, r.failures = time.Time{}, 0
+	return c.advance(now, r, fx)
+}
+
+func lostAs(partitionAware bool, s task.State) task.State {
+	if partitionAware {
+		return s
+	}
+	return task.Lost
+}
+
+func (c *Core) shutdownFramework(now time.Time, in ShutdownFramework, fx []Effect) []Effect {
+	for _, r := range c.sorted() {
+		if r.key.Framework != in.ID {
+			continue
+		}
+		r.Stop, r.Silent, r.Pending, r.resendAt = true, true, nil, time.Time{}
+		if r.State.Terminal() {
+			fx = c.finish(now, r, fx)
+			continue
+		}
+		fx = append(fx, Save{Key: r.key, Record: &r.Record})
+		r.tryAt = time.Time{}
+		fx = c.advance(now, r, fx)
+	}
+	return fx
+}
+
+func (c *Core) updateFramework(now time.Time, in UpdateFramework, fx []Effect) []Effect {
+	f := c.frameworks[in.Framework.ID]
+	if f == nil {
+		return fx
+	}
+	f.Framework = in.Framework
+	fx = append(fx, SaveFramework{ID: f.ID, Framework: &in.Framework})
+	for _, r := range c.sorted() {
+		if r.key.Framework == in.Framework.ID {
+			fx = c.resendNow(now, r, fx)
+		}
+	}
+	return fx
+}
+
+func (c *Core) join(now time.Time, in Joined, fx []Effect) []Effect {
+	c.joined = true
+	for _, r := range c.sorted() {
+		fx = c.resendNow(now, r, fx)
+	}
+	for _, m := range in.Missing {
+		fx = c.refuse(now, Refuse{
+			Framework: m.Framework, Key: m.Key, State: lostAs(m.Framework.PartitionAware, task.Dropped),
+			Reason: task.ReasonReconciliation, Message: "The agent does not know this task",
+		}, fx)
+	}
+	return fx
+}
+
+// advance is the table over want and seen: it starts the call that comes next,
+// or reports what has become clear. At most one call per task is in flight.
+func (c *Core) advance(now time.Time, r *row, fx []Effect) []Effect {
+	if r.inFlight != OpNone || r.State.Terminal() && !r.orphan {
+		return fx
+	}
+	if r.tryAt.After(now) {
+		return fx
+	}
+	switch {
+	case r.seen == provider.StateExited:
+		return c.ended(now, r, fx)
+	case r.seen == provider.StateGone:
+		return c.vanished(now, r, fx)
+	case r.Stop:
+		return c.advanceStop(now, r, fx)
+	case r.seen == provider.StateUp:
+		return c.up(now, r, fx)
+	case r.Container.ID != "" && r.seen != provider.StateCreated:
+		return fx // it has run before; the watch will tell where it is
+	}
+	return c.advanceLaunch(now, r, fx)
+}
+
+func (c *Core) advanceLaunch(now time.Time, r *row, fx []Effect) []Effect {
+	if now.Sub(r.Since) >= c.cfg.LaunchTimeout && r.failures > 0 {
+		return c.launchFailed(now, r, "the launch did not succeed within "+c.cfg.LaunchTimeout.String(), fx)
+	}
+	return c.call(r, Call{Op: OpLaunch, Key: r.key, Name: r.Name, Spec: &r.Spec}, fx)
+}
+
+func (c *Core) advanceStop(now time.Time, r *row, fx []Effect) []Effect {
+	switch r.seen {
+	case provider.StateUp, provider.StateCreated:
+		stop := Call{Op: OpStop, Key: r.key, ID: r.Container.ID, Grace: c.grace(r), Withdraw: r.announced}
+		r.again, r.announced = false, false
+		return c.call(r, stop, c.killing(now, r, fx))
+	}
+	if !r.Tried {
+		return c.killed(now, r, fx)
+	}
+	// A launch may have gone through with its answer lost: look.
+	return c.inspect(r, fx)
+}
+
+// inspect looks a container up by ID, or by name while none is known.
+func (c *Core) inspect(r *row, fx []Effect) []Effect {
+	return c.call(r, Call{Op: OpInspect, Key: r.key, ID: cmp.Or(r.Container.ID, r.Name)}, fx)
+}
+
+func (c *Core) grace(r *row) time.Duration {
+	switch {
+	case r.Grace != nil:
+		return *r.Grace
+	case r.Spec.KillGrace != nil:
+		return *r.Spec.KillGrace
+	default:
+		return c.cfg.KillGrace
+	}
+}
+
+func (c *Core) call(r *row, call Call, fx []Effect) []Effect {
+	r.inFlight = call.Op
+	r.tryAt = time.Time{}
+	return append(fx, call)
+}
+
+// retryAt sets when the row is looked at again.
+func (c *Core) retryAt(r *row, at time.Time) {
+	r.tryAt = at
+	c.wakes.add(at, r)
+}
+
+func (c *Core) backoff(r *row) time.Duration {
+	r.failures++
+	return min(c.cfg.RetryMin<<min(r.failures-1, 20), c.cfg.RetryMax)
+}

@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/task"
+)
+
+// update records a new state and queues its report. States only grow: a lower
+// one, or anything after the end, is refused silently.
+func (c *Core) update(now time.Time, r *row, s task.Status, fx []Effect) []Effect {
+	if r.orphan || r.State.Terminal() || s.State.Rank() <= r.State.Rank() {
+		return fx
+	}
+	s.Time, s.Container = now, containerStatus(r)
+	r.State = s.State
+	if s.State.Terminal() {
+		fx = c.withdraw(r, fx)
+	}
+	if r.Silent {
+		return c.afterSilent(now, r, fx)
+	}
+	s.UUID = c.cfg.NewUUID()
+	r.Pending = append(r.Pending, s)
+	kept := s
+	kept.Data = nil
+	r.History = append(r.History, kept)
+	fx = append(fx, Save{Key: r.key, Record: &r.Record})
+	if len(r.Pending) == 1 {
+		fx = c.resend(now, r, fx)
+	}
+	return fx
+}
+
+func (c *Core) afterSilent(now time.Time, r *row, fx []Effect) []Effect {
+	if r.State.Terminal() {
+		return c.finish(now, r, fx)
+	}
+	return append(fx, Save{Key: r.key, Record: &r.Record})
+}
+
+func containerStatus(r *row) *task.ContainerStatus {
+	if r.Container.ID == "" && r.Name == "" {
+		return nil
+	}
+	id := r.Container.ID
+	if id == "" {
+		id = r.Name
+	}
+	return &task.ContainerStatus{
+		ID: id, Addresses: r.Container.Addresses, Network: r.Container.Network,
+		Ports: r.Container.Ports, PublishIP: r.Container.PublishIP,
+	}
+}
+
+// resend sends the oldest pending update and sets when it is sent again.
+func (c *Core) resend(now time.Time, r *row, fx []Effect) []Effect {
+	r.resendAt = time.Time{}
+	if len(r.Pending) == 0 || !c.joined {
+		return fx
+	}
+	pause := min(c.cfg.ResendMin<<min(r.resends, 20), c.cfg.ResendMax)
+	r.resends++
+	r.resendAt = now.Add(pause)
+	c.wakes.add(r.resendAt, r)
+	return append(fx, Report{Key: r.key, Status: r.Pending[0], Latest: r.State})
+}
+
+func (c *Core) resendNow(now time.Time, r *row, fx []Effect) []Effect {
+	r.resends = 0
+	return c.resend(now, r, fx)
+}
+
+func (c *Core) ack(now time.Time, in Ack, fx []Effect) []Effect {
+	r := c.tasks[in.Key]
+	if r == nil || len(r.Pending) == 0 || r.Pending[0].UUID != in.UUID {
+		return fx
+	}
+	ended := r.Pending[0].State.Terminal()
+	r.Pending = slices.Clone(r.Pending[1:])
+	if ended {
+		return c.finish(now, r, fx)
+	}
+	fx = append(fx, Save{Key: r.key, Record: &r.Record})
+	return c.resendNow(now, r, fx)
+}
+
+// finish forgets a task whose end is acknowledged and lets its container go.
+func (c *Core) finish(now time.Time, r *row, fx []Effect) []Effect {
+	fx = c.drop(r, fx)
+	if r.seen == provider.StateExited || r.seen == provider.StateCreated {
+		c.release(now, r.Container)
+	}
+	return c.collect(now, fx)
+}
+
+func (c *Core) release(now time.Time, k provider.Container) {
+	ended := k.Ended
+	if ended.IsZero() || ended.After(now) {
+		ended = now
+	}
+	c.gc.Release(k.ID, ended)
+}
+
+func (c *Core) withdraw(r *row, fx []Effect) []Effect {
+	if !r.announced {
+		return fx
+	}
+	r.announced = false
+	return append(fx, Withdraw{Key: r.key})
+}
+
+// up: the container runs. RUNNING waits a little for the address, which some
+// backends tell late and which clients read unguarded.
+func (c *Core) up(now time.Time, r *row, fx []Effect) []Effect {
+	if r.orphan {
+		return fx
+	}
+	if r.lacksAddress() && r.failures < 6 {
+		if r.failures > 0 {
+			return c.inspect(r, fx)
+		}
+		c.retryAt(r, now.Add(c.backoff(r)))
+		return fx
+	}
+	r.failures = 0
+	fx = c.update(now, r, task.Status{State: task.Running, Source: task.SourceExecutor, Data: r.Container.Raw}, fx)
+	if !r.announced {
+		r.announced = true
+		fx = append(fx, Announce{Key: r.key, Spec: &r.Spec, Container: r.Container})
+	}
+	return fx
+}
+
+func (r *row) lacksAddress() bool {
+	return len(r.Container.Addresses) == 0 && r.Spec.Network.Mode != task.NetworkNone
+}
+
+func (c *Core) killing(now time.Time, r *row, fx []Effect) []Effect {
+	if f := c.frameworks[r.key.Framework]; f != nil && f.KillingState && !r.orphan {
+		fx = c.update(now, r, task.Status{State: task.Killing, Source: task.SourceExecutor}, fx)
+	}
+	return fx
+}
+
+// killed ends a task that never started.
+func (c *Core) killed(now time.Time, r *row, fx []Effect) []Effect {
+	return c.update(now, r, task.Status{
+		State: task.Killed, Source: task.SourceAgent, Reason: task.ReasonKilledDuringLaunch, Message: "Killed before it was started",
+	}, fx)
+}
+
+func (c *Core) launchFailed(now time.Time, r *row, message string, fx []Effect) []Effect {
+	if r.Stop {
+		return c.killed(now, r, fx)
+	}
+	return c.update(now, r, task.Status{
+		State: task.Failed, Source: task.SourceAgent, Reason: task.ReasonContainerLaunchFailed, Message: message,
+	}, fx)
+}
+
+// ended: the container has run and stopped. A task that was to stop is KILLED
+// whatever its exit code (docker/executor.cpp, reaped).
+func (c *Core) ended(now time.Time, r *row, fx []Effect) []Effect {
+	if r.orphan {
+		delete(c.orphans, r.Container.ID)
+		c.release(now, r.Container)
+		return c.collect(now, fx)
+	}
+	s := task.Status{State: task.Failed, Source: task.SourceExecutor, Message: exitMessage(r.Container)}
+	switch {
+	case r.Stop:
+		s.State = task.Killed
+	case r.Container.HasExit && r.Container.ExitCode == 0:
+		s.State = task.Finished
+	}
+	return c.update(now, r, s, fx)
+}
+
+func exitMessage(k provider.Container) string {
+	text := "Container ended; the backend does not tell its exit status"
+	switch {
+	case k.HasExit && k.ExitCode > 128 && k.ExitCode < 160:
+		text = fmt.Sprintf("Container exited with status %d (signal %d)", k.ExitCode, k.ExitCode-128)
+	case k.HasExit:
+		text = fmt.Sprintf("Container exited with status %d", k.ExitCode)
+	}
+	if k.OOMKilled {
+		text += ": out of memory"
+	}
+	if k.Error != "" {
+		text += ": " + k.Error
+	}
+	return text
+}
+
+// vanished: the backend has confirmed that the container is not there.
+func (c *Core) vanished(now time.Time, r *row, fx []Effect) []Effect {
+	if r.orphan {
+		delete(c.orphans, r.Container.ID)
+		return fx
+	}
+	s := task.Status{
+		State: lostAs(c.partitionAware(r.key.Framework), task.Gone), Source: task.SourceAgent,
+		Reason: task.ReasonExecutorTerminated, Message: "The container " + r.Name + " was removed from outside",
+	}
+	if r.Stop {
+		s.State, s.Source, s.Reason = task.Killed, task.SourceExecutor, ""
+	}
+	return c.update(now, r, s, fx)
+}

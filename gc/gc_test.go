@@ -1,0 +1,124 @@
+package gc
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func TestKeepsForTheKeepTime(t *testing.T) {
+	var q Queue
+	p := Policy{Keep: time.Minute}
+	q.Release("b", t0.Add(time.Second))
+	q.Release("a", t0)
+	q.Release("a", t0)
+	if got := q.Due(p, t0.Add(59*time.Second)); got != nil {
+		t.Errorf("due too early: %v", got)
+	}
+	if got := q.Next(p); !got.Equal(t0.Add(time.Minute)) {
+		t.Errorf("Next = %v", got)
+	}
+	if d := cmp.Diff([]string{"a"}, q.Due(p, t0.Add(time.Minute))); d != "" {
+		t.Error(d)
+	}
+	if got := q.Due(p, t0.Add(time.Minute)); got != nil {
+		t.Errorf("named again while being removed: %v", got)
+	}
+	q.Removed("a")
+	if d := cmp.Diff([]string{"b"}, q.Due(p, t0.Add(time.Hour))); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestMaxKeptTakesTheOldest(t *testing.T) {
+	var q Queue
+	p := Policy{Keep: time.Hour, MaxKept: 2}
+	for i := range 5 {
+		q.Release(fmt.Sprint(i), t0.Add(time.Duration(i)*time.Second))
+	}
+	if d := cmp.Diff([]string{"0", "1", "2"}, q.Due(p, t0.Add(10*time.Second))); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestFailedRemovalBacksOff(t *testing.T) {
+	var q Queue
+	p := Policy{Backoff: time.Second}
+	q.Release("a", t0)
+	q.Due(p, t0)
+	q.Retry("a", p, t0)
+	if got := q.Due(p, t0.Add(999*time.Millisecond)); got != nil {
+		t.Errorf("due during the back-off: %v", got)
+	}
+	if got := q.Next(p); !got.Equal(t0.Add(time.Second)) {
+		t.Errorf("Next = %v, want the end of the back-off", got)
+	}
+	if d := cmp.Diff([]string{"a"}, q.Due(p, t0.Add(time.Second))); d != "" {
+		t.Error(d)
+	}
+}
+
+// Whatever the order of calls: never more than a batch at once, never named
+// twice, nothing lost, and all goes in the end.
+func TestQueueProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Policy{
+			Keep: time.Duration(rapid.IntRange(0, 5).Draw(t, "keep")) * time.Second, MaxKept: rapid.IntRange(0, 4).Draw(t, "max"),
+			Batch: rapid.IntRange(1, 3).Draw(t, "batch"),
+		}
+		var q Queue
+		now, released, removing, removed := t0, 0, map[string]bool{}, map[string]bool{}
+		due := func() {
+			for _, id := range q.Due(p, now) {
+				if removing[id] || removed[id] {
+					t.Fatalf("%s named twice", id)
+				}
+				removing[id] = true
+			}
+			if len(removing) > p.Batch {
+				t.Fatalf("%d being removed at once, batch %d", len(removing), p.Batch)
+			}
+		}
+		finish := func(ok bool) {
+			for id := range removing {
+				delete(removing, id)
+				if ok {
+					q.Removed(id)
+					removed[id] = true
+				} else {
+					q.Retry(id, p, now)
+				}
+				return
+			}
+		}
+		for range rapid.IntRange(0, 60).Draw(t, "steps") {
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0:
+				q.Release(fmt.Sprintf("c%d", released), now.Add(-time.Duration(rapid.IntRange(0, 3).Draw(t, "ago"))*time.Second))
+				released++
+			case 1:
+				due()
+			case 2:
+				finish(rapid.Bool().Draw(t, "ok"))
+			case 3:
+				now = now.Add(time.Second)
+			}
+		}
+		for i := 0; len(removed) < released; i++ {
+			if i > 10_000 {
+				t.Fatalf("%d of %d removed in the end", len(removed), released)
+			}
+			due()
+			finish(true)
+			now = now.Add(time.Second)
+		}
+		if q.Len() != 0 || !q.Next(p).IsZero() {
+			t.Fatalf("left over: %d, next %v", q.Len(), q.Next(p))
+		}
+	})
+}

@@ -1,0 +1,341 @@
+package master
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+func (c *Core) recoverAgent(now time.Time, cmd Recover, fx []Effect) ([]Effect, error) {
+	c.recovered[cmd.Agent.ID] = cmd.Agent
+	c.timers.add(now.Add(c.cfg.ReregisterTimeout), timerRecovered, cmd.Agent.ID)
+	// A genuine agent with a fixed master address notices a new master only
+	// after its ping timeout, unless it is told "you are not connected"
+	// (slave.cpp, ping).
+	return append(fx, ToAgent{Agent: cmd.Agent.ID, PID: cmd.Agent.PID, Message: Ping{Connected: false}}), nil
+}
+
+func (c *Core) recoveredTimeout(now time.Time, id string, fx []Effect) []Effect {
+	if _, waiting := c.recovered[id]; !waiting {
+		return fx
+	}
+	delete(c.recovered, id)
+	c.lost[id] = now
+	c.count.AgentsUnreachable++
+	return c.tellAll(AgentLost{Agent: id}, fx)
+}
+
+// registerAgent: the same address again means that the answer was lost; the
+// same address while the old agent is disconnected means a new agent in its
+// place (master.cpp, _registerSlave).
+func (c *Core) registerAgent(now time.Time, cmd RegisterAgent, fx []Effect) ([]Effect, error) {
+	if old := c.byPID[cmd.Agent.PID]; old != nil {
+		if old.connected {
+			return toAgent(old, Registered{}, fx), nil
+		}
+		fx = c.removeAgent(now, old, "a new agent registered at the same address", fx)
+	}
+	info := cmd.Agent
+	info.ID = fmt.Sprintf("%s-S%d", c.cfg.ID, c.nextAgent)
+	c.nextAgent++
+	c.count.AgentRegistrations++
+	a := c.admit(now, info)
+	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = toAgent(a, Registered{}, fx)
+	return c.startPings(now, a, fx), nil
+}
+
+func (c *Core) admit(now time.Time, info AgentInfo) *agent {
+	a := &agent{
+		AgentInfo: info, connected: true, registered: now,
+		tasks: map[task.Key]*Task{}, executors: map[executorKey]resources.Resources{},
+	}
+	c.agents[a.ID] = a
+	c.byPID[a.PID] = a
+	delete(c.recovered, a.ID)
+	delete(c.lost, a.ID)
+	c.totalChanged(nil, a.Resources)
+	return a
+}
+
+func (c *Core) startPings(now time.Time, a *agent, fx []Effect) []Effect {
+	a.pings = 0
+	c.timers.add(now.Add(c.cfg.PingInterval), timerPing, a.ID)
+	return toAgent(a, Ping{Connected: true}, fx)
+}
+
+func (c *Core) pingAgent(now time.Time, id string, fx []Effect) []Effect {
+	a := c.agents[id]
+	if a == nil {
+		return fx
+	}
+	if a.pings++; a.pings > c.cfg.PingLimit {
+		return c.markUnreachable(now, a, fx)
+	}
+	c.timers.add(now.Add(c.cfg.PingInterval), timerPing, id)
+	return toAgent(a, Ping{Connected: a.connected}, fx)
+}
+
+func (c *Core) pong(cmd Pong, fx []Effect) ([]Effect, error) {
+	if a := c.agents[cmd.Agent]; a != nil {
+		a.pings = 0
+	}
+	return fx, nil
+}
+
+// agentExited: the connection broke. Tasks stay; the agent must come back
+// before the pings run out.
+func (c *Core) agentExited(_ time.Time, cmd AgentExited, fx []Effect) ([]Effect, error) {
+	a := c.byPID[cmd.PID]
+	if a == nil || !a.connected {
+		return fx, nil
+	}
+	a.connected = false
+	return c.rescindAgent(a, fx), nil
+}
+
+func (c *Core) updateAgent(cmd UpdateAgent, fx []Effect) ([]Effect, error) {
+	a := c.agents[cmd.Agent]
+	if a == nil || a.PID != cmd.PID {
+		return fx, fmt.Errorf("%w: an update of the unknown agent %s", ErrIgnored, cmd.Agent)
+	}
+	a.ResourceVersion = cmd.ResourceVersion
+	return fx, nil
+}
+
+func (c *Core) unregisterAgent(now time.Time, cmd UnregisterAgent, fx []Effect) ([]Effect, error) {
+	a := c.agents[cmd.Agent]
+	if a == nil || a.PID != cmd.PID {
+		return fx, fmt.Errorf("%w: unknown agent %s at %s", ErrIgnored, cmd.Agent, cmd.PID)
+	}
+	return c.removeAgent(now, a, "the agent unregistered", fx), nil
+}
+
+// reregisterAgent has three ways in (master.cpp, _reregisterSlave): the agent
+// is registered, it is known from before a restart, or it was given up.
+func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) ([]Effect, error) {
+	c.count.AgentReregistrations++
+	if other := c.byPID[cmd.Agent.PID]; other != nil && other.ID != cmd.Agent.ID {
+		fx = c.removeAgent(now, other, "a new agent registered at the same address", fx)
+	}
+	if a := c.agents[cmd.Agent.ID]; a != nil {
+		return c.reregisterKnown(now, a, cmd, fx), nil
+	}
+	_, wasRecovered := c.recovered[cmd.Agent.ID]
+	a := c.admit(now, cmd.Agent)
+	a.reregister = now
+	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = toAgent(a, Reregistered{}, fx)
+	c.recoverFrameworks(now, cmd.Frameworks)
+	for _, t := range cmd.Tasks {
+		fx = c.takeTask(now, a, t, !wasRecovered, fx)
+	}
+	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
+	return c.startPings(now, a, fx), nil
+}
+
+func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo) {
+	for _, info := range infos {
+		if c.frameworks[info.ID] == nil && !c.finished[info.ID] {
+			c.frameworks[info.ID] = newFramework(info, now)
+		}
+	}
+}
+
+// takeTask adds a task that an agent brought along.
+func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect) []Effect {
+	f := c.frameworks[t.Key.Framework]
+	if f == nil || f.tasks[t.Key.ID] != nil {
+		return fx
+	}
+	delete(f.unreachable, t.Key.ID)
+	t.Agent = a.ID
+	c.addTask(a, f, t)
+	if !back {
+		return fx
+	}
+	return c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: Status{
+		State: t.State, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentReregistered, Message: "The agent is back",
+	}}, fx)
+}
+
+// agentFrameworks shuts down what is finished and refreshes the rest; the
+// refresh makes the agent send its pending updates at once.
+func (c *Core) agentFrameworks(a *agent, infos []FrameworkInfo, fx []Effect) []Effect {
+	for _, info := range infos {
+		if f := c.frameworks[info.ID]; f != nil {
+			fx = toAgent(a, FrameworkUpdated{Framework: &f.FrameworkInfo}, fx)
+			continue
+		}
+		fx = toAgent(a, ShutdownFramework{Framework: info.ID}, fx)
+	}
+	return fx
+}
+
+func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx []Effect) []Effect {
+	if host(a.PID) != host(cmd.Agent.PID) || a.Hostname != cmd.Agent.Hostname {
+		return append(fx, ToAgent{Agent: a.ID, PID: cmd.Agent.PID, Message: Shutdown{
+			Message: "Agent attempted to reregister with different IP / hostname",
+		}})
+	}
+	if a.PID != cmd.Agent.PID {
+		fx = append(fx, Unwatch{Agent: a.ID, PID: a.PID})
+		delete(c.byPID, a.PID)
+	}
+	before := a.Resources
+	a.AgentInfo, a.connected, a.pings, a.reregister = cmd.Agent, true, 0, now
+	c.byPID[a.PID] = a
+	c.totalChanged(before, a.Resources)
+	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	c.recoverFrameworks(now, cmd.Frameworks)
+	fx = c.rescindAgent(a, fx)
+	missing := c.reconcileAgent(now, a, cmd.Tasks)
+	fx = toAgent(a, Reregistered{Missing: missing}, fx)
+	for _, t := range c.tasksOf(a) {
+		if t.KillAsked && !t.State.Terminal() {
+			fx = toAgent(a, KillTask{Key: t.Key}, fx)
+		}
+	}
+	return c.agentFrameworks(a, cmd.Frameworks, fx)
+}
+
+// reconcileAgent compares what the agent reports with what is known: unknown
+// tasks are added, states taken over, missing ones named.
+func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task) []MissingTasks {
+	seen := map[task.Key]bool{}
+	for _, t := range reported {
+		seen[t.Key] = true
+		known := a.tasks[t.Key]
+		if known == nil {
+			c.takeTask(now, a, t, false, nil)
+			continue
+		}
+		if t.State != known.State && !known.State.Terminal() {
+			c.setState(a, known, t.State)
+		}
+	}
+	var out []MissingTasks
+	for _, t := range c.tasksOf(a) {
+		f := c.frameworks[t.Key.Framework]
+		if seen[t.Key] || t.State.Terminal() || f == nil {
+			continue
+		}
+		if n := len(out); n == 0 || out[n-1].Framework.ID != f.ID {
+			out = append(out, MissingTasks{Framework: &f.FrameworkInfo})
+		}
+		out[len(out)-1].Tasks = append(out[len(out)-1].Tasks, t)
+	}
+	return out
+}
+
+// tasksOf returns the agent's tasks in a repeatable order.
+func (c *Core) tasksOf(a *agent) []*Task {
+	return sortedTasks(a.tasks, func(k task.Key) string { return k.Framework + "\x00" + k.ID })
+}
+
+func sortedTasks[K comparable](in map[K]*Task, order func(K) string) []*Task {
+	keys := make([]K, 0, len(in))
+	for k := range in {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b K) int { return strings.Compare(order(a), order(b)) })
+	out := make([]*Task, len(keys))
+	for i, k := range keys {
+		out[i] = in[k]
+	}
+	return out
+}
+
+func host(pid string) string {
+	_, address, _ := strings.Cut(pid, "@")
+	at := strings.LastIndexByte(address, ':')
+	if at < 0 {
+		return address
+	}
+	return address[:at]
+}
+
+// markUnreachable gives an agent up for the time being: it may come back with
+// its tasks.
+func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
+	c.lost[a.ID] = now
+	c.count.AgentsUnreachable++
+	fx = c.rescindAgent(a, fx)
+	for _, t := range c.tasksOf(a) {
+		f := c.frameworks[t.Key.Framework]
+		if f == nil {
+			continue
+		}
+		state := lostAs(f, task.Unreachable)
+		status := Status{State: state, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentRemoved, Message: "Agent " + a.Hostname + " is unreachable"}
+		if !t.State.Terminal() {
+			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status, Unreachable: now}, fx)
+		}
+		c.dropTask(a, f, t)
+		gone := *t
+		gone.State, gone.Unreach = state, now
+		f.unreachable[t.Key.ID] = &gone
+	}
+	return c.forgetAgent(a, fx)
+}
+
+func lostAs(f *framework, s task.State) task.State {
+	if f.Capabilities.PartitionAware {
+		return s
+	}
+	return task.Lost
+}
+
+// removeAgent ends an agent for good; its tasks are lost.
+func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []Effect {
+	c.count.AgentRemovals++
+	fx = c.rescindAgent(a, fx)
+	for _, t := range c.tasksOf(a) {
+		f := c.frameworks[t.Key.Framework]
+		if f == nil {
+			continue
+		}
+		if !t.State.Terminal() {
+			status := Status{State: task.Lost, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentRemoved, Message: "Agent removed: " + why}
+			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status}, fx)
+			t = c.setState(a, t, task.Lost)
+		}
+		c.completeTask(a, f, t)
+	}
+	fx = append(fx, Persist{ID: a.ID})
+	return c.forgetAgent(a, fx)
+}
+
+func (c *Core) forgetAgent(a *agent, fx []Effect) []Effect {
+	for k, used := range a.executors {
+		c.unuse(a, k.framework, used)
+	}
+	delete(c.agents, a.ID)
+	if c.byPID[a.PID] == a {
+		delete(c.byPID, a.PID)
+	}
+	c.totalChanged(a.Resources, nil)
+	fx = append(fx, Unwatch{Agent: a.ID, PID: a.PID})
+	return c.tellAll(AgentLost{Agent: a.ID}, fx)
+}
+
+func (c *Core) tellAll(e Event, fx []Effect) []Effect {
+	for _, f := range c.sortedFrameworks() {
+		fx = c.tell(f, e, fx)
+	}
+	return fx
+}
+
+// totalChanged keeps the sum of all agents, which shares are parts of.
+func (c *Core) totalChanged(before, after resources.Resources) {
+	c.total = c.total.Sub(before.Scalars()).Add(after.Scalars())
+	c.roles.SetTotal(c.total)
+	for _, s := range c.inRole {
+		s.SetTotal(c.total)
+	}
+	c.dirty = true
+}

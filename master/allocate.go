@@ -1,0 +1,199 @@
+package master
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mesopool/mesopool/resources"
+)
+
+// filterKey is what a refusal is about.
+type filterKey struct{ role, agent string }
+
+// filter remembers a refusal: nothing that the refused amount contains is
+// offered until it ends. A framework that refuses a part of a large agent gets
+// twice as much the next time, up to all there is, so that a large task finds
+// room in the end.
+type filter struct {
+	refused resources.Resources
+	until   time.Time
+	doubled int
+	grown   time.Time // when doubled last changed
+}
+
+func (f *filter) holds(now time.Time, offer resources.Resources) bool {
+	return f != nil && now.Before(f.until) && f.refused.Contains(offer)
+}
+
+func (c *Core) refuseFor(now time.Time, f *framework, key filterKey, refused resources.Resources, d time.Duration) {
+	flt := f.filters[key]
+	if flt == nil {
+		flt = &filter{}
+		f.filters[key] = flt
+	}
+	until := now.Add(min(max(d, c.cfg.AllocationGap), 365*24*time.Hour))
+	if !now.Before(flt.until) || refused.Contains(flt.refused) {
+		flt.refused = refused
+	}
+	if flt.grown.Before(c.lastRun) || flt.grown.IsZero() {
+		flt.doubled, flt.grown = flt.doubled+1, now
+	}
+	if until.After(flt.until) {
+		flt.until = until
+		c.timers.add(until, timerFilter, "")
+	}
+}
+
+// learnUsed: the parts are large enough again.
+func (c *Core) learnUsed(f *framework, key filterKey) {
+	if flt := f.filters[key]; flt != nil {
+		flt.doubled = 0
+	}
+}
+
+// allocate is one round of offers: whatever is free goes, part by part, to
+// whoever has the smallest share and can use it.
+func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
+	c.dirty, c.lastRun = false, now
+	c.count.AllocationRounds++
+	made := map[string][]*Offer{}
+	agents := c.sortedAgents()
+	if len(agents) > 0 {
+		c.turn = (c.turn + 1) % len(agents)
+		agents = append(agents[c.turn:], agents[:c.turn]...)
+	}
+	for _, a := range agents {
+		if a.connected {
+			c.allocateAgent(now, a, made)
+		}
+	}
+	for _, f := range c.sortedFrameworks() {
+		if list := made[f.ID]; len(list) > 0 {
+			c.count.OffersSent += uint64(len(list))
+			fx = c.tell(f, Offers{Offers: list}, fx)
+		}
+	}
+	return fx
+}
+
+func (c *Core) allocateAgent(now time.Time, a *agent, made map[string][]*Offer) {
+	free := a.free()
+	for len(free) > 0 {
+		f, role, part := c.pick(now, a, free)
+		if f == nil {
+			return
+		}
+		o := c.offer(now, f, a, role, part)
+		made[f.ID] = append(made[f.ID], o)
+		free = free.Sub(part...)
+	}
+}
+
+// pick finds who is served next from an agent, and with how much.
+func (c *Core) pick(now time.Time, a *agent, free resources.Resources) (*framework, string, resources.Resources) {
+	for _, role := range c.roles.Sort() {
+		usable := free.ReservableTo(role)
+		if !c.allocatable(usable) {
+			continue
+		}
+		for _, id := range c.inRole[role].Sort() {
+			f := c.frameworks[id]
+			if f == nil || !f.wants(role, a) {
+				continue
+			}
+			flt := f.filters[filterKey{role, a.ID}]
+			part := c.cut(a, usable, flt)
+			if !flt.holds(now, part) {
+				return f, role, part
+			}
+		}
+	}
+	return nil, "", nil
+}
+
+func (f *framework) wants(role string, a *agent) bool {
+	switch {
+	case f.stream == "" || f.suppressed[role] || !slices.Contains(f.Roles, role):
+		return false
+	case f.Capabilities.MultiRole && !a.MultiRole || strings.Contains(role, "/") && !a.MultiRole:
+		return false
+	case !f.Capabilities.GPU && a.Resources.Amount("gpus") > 0:
+		return false
+	}
+	return true
+}
+
+// allocatable: any one of the smallest amounts makes an offer worth while.
+func (c *Core) allocatable(r resources.Resources) bool {
+	for _, least := range c.cfg.MinAllocatable {
+		if r.Amount(least.Name) >= least.Amount {
+			return true
+		}
+	}
+	return len(c.cfg.MinAllocatable) == 0 && len(r) > 0
+}
+
+// cut takes one part of what is free: unreserved scalars are divided, all else
+// goes along whole. Small agents are not divided.
+func (c *Core) cut(a *agent, free resources.Resources, flt *filter) resources.Resources {
+	parts := c.cfg.OfferParts
+	if flt != nil {
+		parts >>= min(flt.doubled, 30)
+	}
+	if parts <= 1 {
+		return free
+	}
+	out := make(resources.Resources, 0, len(free))
+	for _, r := range free {
+		out = append(out, c.cutOne(a, r, parts))
+	}
+	if !c.allocatable(free.Sub(out...)) {
+		return free
+	}
+	return out
+}
+
+func (c *Core) cutOne(a *agent, r resources.Resource, parts int) resources.Resource {
+	if r.Kind != resources.KindScalar || len(r.Reservations) > 0 || r.Disk != nil || r.Revocable {
+		return r
+	}
+	size := a.Resources.Amount(r.Name) / resources.Milli(parts)
+	size = max(size, c.cfg.OfferFloor.Get(r.Name), 1)
+	r.Scalar = min(r.Scalar, size)
+	return r
+}
+
+func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part resources.Resources) *Offer {
+	o := &Offer{
+		ID: fmt.Sprintf("%s-O%d", c.cfg.ID, c.nextOffer), Framework: f.ID, Agent: a.ID, Role: role,
+		Resources: part.Allocated(role), Since: now,
+	}
+	c.nextOffer++
+	c.offers[o.ID] = o
+	f.offers[o.ID] = o
+	a.offered = a.offered.Add(o.Resources...)
+	c.share(f, o.Resources, true)
+	if c.cfg.OfferTimeout > 0 {
+		c.timers.add(now.Add(c.cfg.OfferTimeout), timerOffer, o.ID)
+	}
+	return o
+}
+
+func (c *Core) sortedOffers() []*Offer {
+	out := make([]*Offer, 0, len(c.offers))
+	for _, o := range c.offers {
+		out = append(out, o)
+	}
+	slices.SortFunc(out, byOfferID)
+	return out
+}
+
+// byOfferID orders O9 before O10.
+func byOfferID(a, b *Offer) int {
+	if len(a.ID) != len(b.ID) {
+		return len(a.ID) - len(b.ID)
+	}
+	return strings.Compare(a.ID, b.ID)
+}

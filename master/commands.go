@@ -1,0 +1,346 @@
+package master
+
+import (
+	"time"
+
+	"github.com/mesopool/mesopool/task"
+)
+
+// Command is one fact or wish that a Core is told.
+type Command interface{ command() }
+
+// Commands about agents.
+type (
+	// Recover tells of an agent that the store knows from before a restart.
+	Recover struct{ Agent AgentInfo }
+
+	// RegisterAgent is a new agent, or a repeated try of one.
+	RegisterAgent struct{ Agent AgentInfo }
+
+	// ReregisterAgent is an agent that has an ID, with all that it runs.
+	ReregisterAgent struct {
+		Agent      AgentInfo
+		Tasks      []*Task
+		Frameworks []FrameworkInfo
+	}
+
+	// UnregisterAgent is an agent that goes for good.
+	UnregisterAgent struct{ PID, Agent string }
+
+	// AgentExited says that the connection to an address broke.
+	AgentExited struct{ PID string }
+
+	// Pong is an agent's answer to a ping.
+	Pong struct{ Agent string }
+
+	// UpdateAgent carries the agent's new resource version.
+	UpdateAgent struct {
+		PID, Agent      string
+		ResourceVersion []byte
+	}
+
+	// StatusUpdate is an agent's report about a task.
+	StatusUpdate struct {
+		Agent  string
+		Key    task.Key
+		Status Status
+		Latest task.State
+		Event  []byte // the TaskStatus as sent, with its data, for the framework
+	}
+
+	// ExitedExecutor says that a custom executor ended.
+	ExitedExecutor struct {
+		Agent, Framework, Executor string
+		Status                     int32
+	}
+
+	// ExecutorMessage goes from an executor to its framework.
+	ExecutorMessage struct {
+		Agent, Framework, Executor string
+		Data                       []byte
+	}
+)
+
+// Commands about frameworks.
+type (
+	// Subscribe connects a framework; an empty ID asks for a new one.
+	Subscribe struct {
+		Info       FrameworkInfo
+		Stream     string
+		Suppressed []string
+	}
+
+	// Disconnect says that a stream ended.
+	Disconnect struct{ Framework, Stream string }
+
+	// UpdateFramework changes what a framework says of itself.
+	UpdateFramework struct {
+		Info       FrameworkInfo
+		Suppressed []string
+	}
+
+	// Teardown ends a framework and all its tasks.
+	Teardown struct{ Framework string }
+
+	// Accept uses offers; what the launches leave goes back.
+	Accept struct {
+		Framework string
+		Offers    []string
+		Launches  []Launch
+		Refuse    time.Duration
+	}
+
+	// Decline gives offers back, not to be repeated for a time.
+	Decline struct {
+		Framework string
+		Offers    []string
+		Refuse    time.Duration
+	}
+
+	// Revive ends all refusals (and suppression) of the roles; none means all.
+	Revive struct {
+		Framework string
+		Roles     []string
+	}
+
+	// Suppress stops offers to the roles; none means all.
+	Suppress struct {
+		Framework string
+		Roles     []string
+	}
+
+	// Kill asks for a task's end. Wire is the call's kill policy.
+	Kill struct {
+		Key   task.Key
+		Agent string // "" when the framework does not say
+		Wire  []byte
+	}
+
+	// ShutdownExecutor ends a custom executor.
+	ShutdownExecutor struct{ Framework, Agent, Executor string }
+
+	// Acknowledge says that a status update has arrived.
+	Acknowledge struct {
+		Key   task.Key
+		Agent string
+		UUID  task.UUID
+	}
+
+	// Reconcile asks for the state of tasks; none means all.
+	Reconcile struct {
+		Framework string
+		Tasks     []ReconcileTask
+	}
+
+	// Message goes from a framework to an executor.
+	Message struct {
+		Framework, Agent, Executor string
+		Data                       []byte
+	}
+
+	// SetWeight sets a role's weight.
+	SetWeight struct {
+		Role   string
+		Weight float64
+	}
+
+	// Tick is said when Next has come.
+	Tick struct{}
+)
+
+// ReconcileTask is one task that a framework asks about.
+type ReconcileTask struct {
+	ID    string
+	Agent string
+}
+
+func (Recover) command()          {}
+func (RegisterAgent) command()    {}
+func (ReregisterAgent) command()  {}
+func (UnregisterAgent) command()  {}
+func (AgentExited) command()      {}
+func (Pong) command()             {}
+func (UpdateAgent) command()      {}
+func (StatusUpdate) command()     {}
+func (ExitedExecutor) command()   {}
+func (ExecutorMessage) command()  {}
+func (Subscribe) command()        {}
+func (Disconnect) command()       {}
+func (UpdateFramework) command()  {}
+func (Teardown) command()         {}
+func (Accept) command()           {}
+func (Decline) command()          {}
+func (Revive) command()           {}
+func (Suppress) command()         {}
+func (Kill) command()             {}
+func (ShutdownExecutor) command() {}
+func (Acknowledge) command()      {}
+func (Reconcile) command()        {}
+func (Message) command()          {}
+func (SetWeight) command()        {}
+func (Tick) command()             {}
+
+// Effect is one thing that the shell must do, after the Persists of the batch
+// are committed.
+type Effect interface{ effect() }
+
+type (
+	// Persist writes an admitted agent; a nil Agent forgets it.
+	Persist struct {
+		ID    string
+		Agent *AgentInfo
+	}
+
+	// ToFramework sends an event to a framework's stream.
+	ToFramework struct {
+		Framework string
+		Stream    string
+		Event     Event
+	}
+
+	// CloseStream ends a stream after what was sent to it before.
+	CloseStream struct{ Stream string }
+
+	// ToAgent sends a message to an agent.
+	ToAgent struct {
+		Agent   string
+		PID     string
+		Message AgentMessage
+	}
+
+	// Watch asks for AgentExited when the connection to the agent breaks, and
+	// opens the actor that receives its Pongs.
+	Watch struct{ Agent, PID string }
+
+	// Unwatch ends that.
+	Unwatch struct{ Agent, PID string }
+)
+
+func (Persist) effect()     {}
+func (ToFramework) effect() {}
+func (CloseStream) effect() {}
+func (ToAgent) effect()     {}
+func (Watch) effect()       {}
+func (Unwatch) effect()     {}
+
+// Event is what a framework is told.
+type Event interface{ event() }
+
+type (
+	// Subscribed is the first event of a stream.
+	Subscribed struct{ Framework string }
+
+	// Offers are new offers.
+	Offers struct{ Offers []*Offer }
+
+	// Rescind takes an offer back.
+	Rescind struct{ Offer string }
+
+	// Update is a task's status. Wire is set when an agent made it; otherwise
+	// the shell encodes Status, Task and Agent.
+	Update struct {
+		Task   string
+		Agent  string
+		Status Status
+		Wire   []byte
+		// Unreachable is when the agent was lost, for the states that say so.
+		Unreachable time.Time
+	}
+
+	// AgentLost says that an agent is gone, with its tasks.
+	AgentLost struct{ Agent string }
+
+	// ExecutorLost says that a custom executor ended.
+	ExecutorLost struct {
+		Agent, Executor string
+		Status          int32
+	}
+
+	// FromExecutor is a message of an executor.
+	FromExecutor struct {
+		Agent, Executor string
+		Data            []byte
+	}
+
+	// Failed ends a subscription with a reason.
+	Failed struct{ Message string }
+)
+
+func (Subscribed) event()   {}
+func (Offers) event()       {}
+func (Rescind) event()      {}
+func (Update) event()       {}
+func (AgentLost) event()    {}
+func (ExecutorLost) event() {}
+func (FromExecutor) event() {}
+func (Failed) event()       {}
+
+// AgentMessage is what an agent is told.
+type AgentMessage interface{ agentMessage() }
+
+type (
+	// Registered answers a registration.
+	Registered struct{}
+
+	// Reregistered answers a re-registration; Missing are the tasks that the
+	// master has and the agent did not report.
+	Reregistered struct{ Missing []MissingTasks }
+
+	// Ping asks for a sign of life.
+	Ping struct{ Connected bool }
+
+	// RunTask launches a task.
+	RunTask struct {
+		Framework *FrameworkInfo
+		Task      []byte
+		Version   []byte // the agent's resource version
+	}
+
+	// KillTask ends a task.
+	KillTask struct {
+		Key  task.Key
+		Wire []byte
+	}
+
+	// AckUpdate acknowledges a status update.
+	AckUpdate struct {
+		Key  task.Key
+		UUID task.UUID
+	}
+
+	// ShutdownFramework ends all tasks of a framework.
+	ShutdownFramework struct{ Framework string }
+
+	// KillExecutor ends a custom executor.
+	KillExecutor struct{ Framework, Executor string }
+
+	// ToExecutor is a framework's message.
+	ToExecutor struct {
+		Framework, Executor string
+		Data                []byte
+	}
+
+	// FrameworkUpdated refreshes what the agent knows of a framework.
+	FrameworkUpdated struct{ Framework *FrameworkInfo }
+
+	// Shutdown makes the agent end everything.
+	Shutdown struct{ Message string }
+)
+
+// MissingTasks are the tasks of one framework that an agent did not report.
+type MissingTasks struct {
+	Framework *FrameworkInfo
+	Tasks     []*Task
+}
+
+func (Registered) agentMessage()        {}
+func (Reregistered) agentMessage()      {}
+func (Ping) agentMessage()              {}
+func (RunTask) agentMessage()           {}
+func (KillTask) agentMessage()          {}
+func (AckUpdate) agentMessage()         {}
+func (ShutdownFramework) agentMessage() {}
+func (KillExecutor) agentMessage()      {}
+func (ToExecutor) agentMessage()        {}
+func (FrameworkUpdated) agentMessage()  {}
+func (Shutdown) agentMessage()          {}

@@ -1,0 +1,212 @@
+package master
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// accept uses offers for launches; what is left over goes back. Offers that
+// are not valid fail every launch of the call, and the valid ones go back
+// whole (master.cpp, accept).
+func (c *Core) accept(now time.Time, cmd Accept, fx []Effect) ([]Effect, error) {
+	f, err := c.subscribedFramework(cmd.Framework)
+	if err != nil {
+		return fx, err
+	}
+	offers, problem := c.usable(f, cmd.Offers)
+	pool, a := c.takeOffers(offers)
+	switch {
+	case problem != "":
+		fx = c.failLaunches(now, f, cmd.Launches, lostAs(f, task.Dropped), task.ReasonInvalidOffers, "Task launched with invalid offers: "+problem, fx)
+	case !a.connected:
+		fx = c.failLaunches(now, f, cmd.Launches, lostAs(f, task.Dropped), task.ReasonAgentDisconnected, "Agent "+a.Hostname+" disconnected", fx)
+	default:
+		pool, fx = c.launchAll(now, f, a, cmd.Launches, pool, fx)
+		c.count.OffersAccepted += uint64(len(offers))
+	}
+	if a != nil {
+		c.giveBack(now, f, a, offers, pool, cmd.Refuse, len(cmd.Launches) > 0)
+	}
+	return fx, nil
+}
+
+// usable returns the offers that exist and are the framework's, and what is
+// wrong with the list as a whole.
+func (c *Core) usable(f *framework, ids []string) (offers []*Offer, problem string) {
+	seen := map[string]bool{}
+	for _, id := range ids {
+		o := f.offers[id]
+		switch {
+		case seen[id]:
+			problem = fmt.Sprintf("Duplicate offer %s in offer list", id)
+			continue
+		case o == nil:
+			problem = fmt.Sprintf("Offer %s is no longer valid", id)
+			continue
+		}
+		seen[id] = true
+		if len(offers) > 0 && problem == "" {
+			problem = unlike(offers[0], o)
+		}
+		offers = append(offers, o)
+	}
+	if len(ids) == 0 {
+		problem = "No offers specified"
+	}
+	return offers, problem
+}
+
+func unlike(a, b *Offer) string {
+	switch {
+	case a.Agent != b.Agent:
+		return fmt.Sprintf("Aggregated offers must belong to one single agent. Offer %s uses agent %s and offer %s uses agent %s", a.ID, a.Agent, b.ID, b.Agent)
+	case a.Role != b.Role:
+		return fmt.Sprintf("Aggregated offers must be allocated to the same role. Offer %s uses role %s but another is using role %s", b.ID, b.Role, a.Role)
+	}
+	return ""
+}
+
+// takeOffers ends the offers and returns what they held. All of it stays
+// counted as offered until giveBack. The agent is nil when there is no offer.
+func (c *Core) takeOffers(offers []*Offer) (resources.Resources, *agent) {
+	var pool resources.Resources
+	var a *agent
+	for _, o := range offers {
+		if a == nil {
+			a = c.agents[o.Agent]
+		}
+		if o.Agent == a.ID {
+			pool = pool.Add(o.Resources...)
+		}
+	}
+	return pool, a
+}
+
+// giveBack ends the offers; the amount that was not used is not offered to the
+// framework again for the time of refuse.
+func (c *Core) giveBack(now time.Time, f *framework, a *agent, offers []*Offer, left resources.Resources, refuse time.Duration, used bool) {
+	for _, o := range offers {
+		c.endOffer(o)
+	}
+	key := filterKey{offers[0].Role, a.ID}
+	if used {
+		c.learnUsed(f, key)
+	}
+	if len(left) > 0 && refuse > 0 {
+		c.refuseFor(now, f, key, left.Allocated(""), refuse)
+	}
+	c.dirty = true
+}
+
+// endOffer takes an offer out of all books.
+func (c *Core) endOffer(o *Offer) {
+	delete(c.offers, o.ID)
+	if f := c.frameworks[o.Framework]; f != nil {
+		delete(f.offers, o.ID)
+		c.share(f, o.Resources, false)
+	}
+	if a := c.agents[o.Agent]; a != nil {
+		a.offered = a.offered.Sub(o.Resources...)
+	}
+	c.dirty = true
+}
+
+func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launch, pool resources.Resources, fx []Effect) (resources.Resources, []Effect) {
+	for i := range launches {
+		l := &launches[i]
+		if why := c.refuseLaunch(f, a, l, pool); why != "" {
+			fx = c.failLaunches(now, f, launches[i:i+1], task.Error, task.ReasonTaskInvalid, why, fx)
+			continue
+		}
+		pool = pool.Sub(l.Resources...)
+		t := &Task{
+			Key: task.Key{Framework: f.ID, ID: l.ID}, Name: l.Name, Agent: a.ID, Executor: l.Executor,
+			Resources: l.Resources, State: task.Staging, Origin: l.Origin,
+		}
+		if len(l.Resources) > 0 {
+			t.Role = l.Resources[0].Role
+		}
+		c.addTask(a, f, t)
+		c.count.TasksLaunched++
+		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion}, fx)
+	}
+	return pool, fx
+}
+
+func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Resources) string {
+	switch {
+	case l.Invalid != "":
+		return l.Invalid
+	case f.tasks[l.ID] != nil || f.unreachable[l.ID] != nil:
+		return "Task has duplicate ID: " + l.ID
+	case l.Agent != a.ID:
+		return fmt.Sprintf("Task uses invalid agent %s while agent %s is expected", l.Agent, a.ID)
+	case !pool.Contains(l.Resources):
+		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", l.Resources, pool)
+	}
+	return ""
+}
+
+func (c *Core) failLaunches(now time.Time, f *framework, launches []Launch, s task.State, reason task.Reason, message string, fx []Effect) []Effect {
+	for _, l := range launches {
+		fx = c.tell(f, Update{Task: l.ID, Agent: l.Agent, Status: Status{
+			State: s, Time: now, Source: task.SourceMaster, Reason: reason, Message: message,
+		}}, fx)
+	}
+	return fx
+}
+
+func (c *Core) decline(now time.Time, cmd Decline, fx []Effect) ([]Effect, error) {
+	f, err := c.subscribedFramework(cmd.Framework)
+	if err != nil {
+		return fx, err
+	}
+	for _, id := range cmd.Offers {
+		o := f.offers[id]
+		if o == nil {
+			continue
+		}
+		c.count.OffersDeclined++
+		a := c.agents[o.Agent]
+		c.giveBack(now, f, a, []*Offer{o}, o.Resources, cmd.Refuse, false)
+	}
+	return fx, nil
+}
+
+// rescindAgent takes all offers of an agent back.
+func (c *Core) rescindAgent(a *agent, fx []Effect) []Effect {
+	for _, o := range c.sortedOffers() {
+		if o.Agent == a.ID {
+			fx = c.rescind(o, fx)
+		}
+	}
+	return fx
+}
+
+func (c *Core) rescind(o *Offer, fx []Effect) []Effect {
+	c.count.OffersRescinded++
+	c.endOffer(o)
+	if f := c.frameworks[o.Framework]; f != nil {
+		fx = c.tell(f, Rescind{Offer: o.ID}, fx)
+	}
+	return fx
+}
+
+// discardOffers ends a framework's offers without a word to it.
+func (c *Core) discardOffers(f *framework, fx []Effect) []Effect {
+	for _, o := range f.offers {
+		c.endOffer(o)
+	}
+	return fx
+}
+
+func (c *Core) offerTimeout(id string, fx []Effect) []Effect {
+	o := c.offers[id]
+	if o == nil {
+		return fx
+	}
+	return c.rescind(o, fx)
+}

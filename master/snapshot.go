@@ -1,0 +1,128 @@
+package master
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// Snapshot is everything a master knows at one moment. It shares immutable
+// rows with the core and must not be changed.
+type Snapshot struct {
+	ID          string
+	Agents      []AgentView
+	Recovered   []AgentInfo
+	Unreachable int
+	Frameworks  []FrameworkView
+	Completed   []FrameworkView
+	Total       resources.Scalars
+	Used        resources.Scalars
+	Offered     resources.Scalars
+	Roles       []RoleView
+	Count       Counters
+	Config      Config
+}
+
+// AgentView is an agent in a snapshot.
+type AgentView struct {
+	AgentInfo
+	Connected  bool
+	Registered time.Time
+	Reregister time.Time // zero when it never re-registered
+	Used       resources.Resources
+	Offered    resources.Resources
+}
+
+// FrameworkView is a framework in a snapshot.
+type FrameworkView struct {
+	FrameworkInfo
+	Connected   bool
+	Recovered   bool // known only from agents
+	Suppressed  []string
+	Registered  time.Time
+	Reregister  time.Time
+	Left        time.Time
+	Removed     time.Time
+	Tasks       []*Task
+	Unreachable []*Task
+	Done        []*Task
+	Offers      []*Offer
+}
+
+// RoleView is a role in a snapshot.
+type RoleView struct {
+	Name       string
+	Weight     float64
+	Frameworks []string
+	Allocated  resources.Scalars
+}
+
+// Snapshot copies what a reader may want, in the order of IDs.
+func (c *Core) Snapshot() *Snapshot {
+	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.count, Config: c.cfg}
+	s.Count.Ended = maps.Clone(c.count.Ended)
+	for _, a := range c.sortedAgents() {
+		s.Agents = append(s.Agents, AgentView{
+			AgentInfo: a.AgentInfo, Connected: a.connected, Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,
+		})
+		s.Used = s.Used.Add(a.used.Scalars())
+		s.Offered = s.Offered.Add(a.offered.Scalars())
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.recovered)) {
+		s.Recovered = append(s.Recovered, c.recovered[id])
+	}
+	for _, f := range c.sortedFrameworks() {
+		s.Frameworks = append(s.Frameworks, f.view())
+	}
+	for _, f := range c.completed {
+		s.Completed = append(s.Completed, f.view())
+	}
+	s.Roles = c.roleViews()
+	return s
+}
+
+func (c *Core) roleViews() []RoleView {
+	var out []RoleView
+	for _, role := range slices.Sorted(maps.Keys(c.inRole)) {
+		v := RoleView{Name: role, Weight: 1, Frameworks: c.inRole[role].Sort(), Allocated: c.roles.Allocated(role)}
+		if w := c.weights[role]; w > 0 {
+			v.Weight = w
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func (f *framework) view() FrameworkView {
+	v := FrameworkView{
+		FrameworkInfo: f.FrameworkInfo, Connected: f.stream != "", Recovered: !f.subscribed,
+		Suppressed: slices.Sorted(maps.Keys(f.suppressed)), Registered: f.since, Reregister: f.reconnected, Left: f.left, Removed: f.removed,
+		Tasks: rows(f.tasks), Unreachable: rows(f.unreachable), Done: slices.Clone(f.done),
+	}
+	for _, o := range f.offers {
+		v.Offers = append(v.Offers, o)
+	}
+	slices.SortFunc(v.Offers, byOfferID)
+	return v
+}
+
+func rows(in map[string]*Task) []*Task {
+	out := make([]*Task, 0, len(in))
+	for _, t := range in {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b *Task) int { return strings.Compare(a.Key.ID, b.Key.ID) })
+	return out
+}
+
+// Task finds one task, nil when there is none.
+func (c *Core) Task(key task.Key) *Task {
+	if f := c.frameworks[key.Framework]; f != nil {
+		return f.tasks[key.ID]
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package master
+
+import (
+	"time"
+
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// FrameworkInfo is what a framework says of itself.
+type FrameworkInfo struct {
+	ID              string
+	Name            string
+	User            string
+	Principal       string
+	Hostname        string
+	WebUI           string
+	Roles           []string // at least one
+	FailoverTimeout time.Duration
+	Checkpoint      bool
+	Capabilities    Capabilities
+	Origin          []byte // the message it came in, with the ID set by the shell on the way out
+}
+
+// Capabilities are the framework capabilities that change what the master
+// does (mesos.proto, FrameworkInfo.Capability).
+type Capabilities struct {
+	Revocable             bool
+	KillingState          bool
+	GPU                   bool
+	Shared                bool
+	PartitionAware        bool
+	MultiRole             bool
+	ReservationRefinement bool
+	RegionAware           bool
+}
+
+// AgentInfo is what an agent says of itself.
+type AgentInfo struct {
+	ID                 string
+	PID                string // libprocess address, id@ip:port
+	Hostname           string
+	Port               uint16
+	Version            string
+	Resources          resources.Resources
+	MultiRole          bool
+	ResourceProvider   bool
+	ResourceVersion    []byte // the UUID's 16 bytes, empty when the agent names none
+	TaskResourceLimits bool
+	CapabilityNames    []string
+	Origin             []byte // the agent's own description, without the ID
+}
+
+// Task is one row. Rows are never changed: every change makes a new one, so a
+// snapshot is a copy of pointers.
+type Task struct {
+	Key       task.Key
+	Name      string
+	Agent     string
+	Role      string
+	Executor  string // custom executor's ID, "" for command tasks
+	Resources resources.Resources
+
+	State       task.State // the newest the agent knows
+	StatusState task.State // of the update that was last forwarded
+	StatusUUID  task.UUID
+	Statuses    []Status // the last of each consecutive state, oldest first
+	KillAsked   bool
+
+	Origin   []byte // the TaskInfo as launched, or the Task as an agent reported it
+	Reported bool   // Origin is a Task
+	Unreach  time.Time
+}
+
+// Status is one status of a task, for listings and reconciliation.
+type Status struct {
+	State  task.State
+	Time   time.Time
+	Source task.Source
+	Reason task.Reason
+	UUID   task.UUID
+	// Wire is the status as the agent sent it, without its data; empty for
+	// statuses that the master made.
+	Wire    []byte
+	Message string
+}
+
+// Offer is a part of an agent offered to a framework in a role.
+type Offer struct {
+	ID        string
+	Framework string
+	Agent     string
+	Role      string
+	Resources resources.Resources // allocated to Role
+	Since     time.Time
+}
+
+// Launch is one task of an ACCEPT, checked by the shell as far as that needs
+// no state; Invalid says what is wrong with it.
+type Launch struct {
+	ID        string
+	Name      string
+	Agent     string
+	Executor  string
+	Resources resources.Resources // allocated to the offer's role
+	Origin    []byte
+	Invalid   string
+}

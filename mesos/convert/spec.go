@@ -1,0 +1,356 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// Spec reads what a task should be. An error is final and says in a sentence
+// what this kind of agent cannot do.
+func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
+	s := task.Spec{Key: task.Key{Framework: framework, ID: t.GetTaskId().GetValue()}, Name: t.GetName()}
+	var err error
+	if s.Resources, err = Resources(t.Resources); err != nil {
+		return s, err
+	}
+	if t.Executor != nil {
+		return s, errors.New("custom executors are not supported by this agent; give the task a command or a container instead")
+	}
+	if s.Limits, err = limits(t.Limits); err != nil {
+		return s, err
+	}
+	readCommand(&s, t.GetCommand())
+	if err := readContainer(&s, t.GetContainer()); err != nil {
+		return s, err
+	}
+	s.Labels = Labels(t.GetLabels())
+	s.Discovery = discovery(t.GetDiscovery())
+	s.Health = health(t.GetHealthCheck())
+	if k := t.GetKillPolicy().GetGracePeriod(); k != nil {
+		s.KillGrace = new(time.Duration(k.GetNanoseconds()))
+	}
+	s.MaxCompletion = time.Duration(t.GetMaxCompletionTime().GetNanoseconds())
+	return s, nil
+}
+
+func limits(in map[string]*mesosv1.Value_Scalar) (resources.Scalars, error) {
+	var list []resources.Scalar
+	for name, v := range in {
+		if v.GetValue() > 1e300 { // infinite: no limit of its own
+			continue
+		}
+		m, err := resources.FromFloat(v.GetValue())
+		if err != nil {
+			return nil, fmt.Errorf("limit of %s: %w", name, err)
+		}
+		list = append(list, resources.Scalar{Name: name, Amount: m})
+	}
+	return resources.NewScalars(list...), nil
+}
+
+func readCommand(s *task.Spec, c *mesosv1.CommandInfo) {
+	s.Command = command(c)
+	s.User = c.GetUser()
+	for _, v := range c.GetEnvironment().GetVariables() {
+		s.Env = append(s.Env, task.Label{Key: v.GetName(), Value: v.GetValue()})
+	}
+	for _, u := range c.GetUris() {
+		s.Fetch = append(s.Fetch, task.URI{
+			Value: u.GetValue(), Output: u.GetOutputFile(), Executable: u.GetExecutable(), Extract: u.GetExtract(), Cache: u.GetCache(),
+		})
+	}
+}
+
+func command(c *mesosv1.CommandInfo) task.Command {
+	if c == nil {
+		return task.Command{}
+	}
+	return task.Command{Shell: c.GetShell() && c.Value != nil, Value: c.GetValue(), Args: c.GetArguments()}
+}
+
+func readContainer(s *task.Spec, c *mesosv1.ContainerInfo) error {
+	if c == nil {
+		return nil
+	}
+	s.Hostname, s.TTY = c.GetHostname(), c.TtyInfo != nil
+	switch c.GetType() {
+	case mesosv1.ContainerInfo_DOCKER:
+		readDocker(s, c.GetDocker())
+	default:
+		s.Image = c.GetMesos().GetImage().GetDocker().GetName()
+	}
+	for _, n := range c.NetworkInfos {
+		if n.GetName() != "" {
+			s.Network = task.Network{Mode: task.NetworkUser, Name: n.GetName()}
+		}
+		for _, p := range n.PortMappings {
+			s.Ports = append(s.Ports, task.Port{Container: uint16(p.GetContainerPort()), Host: uint16(p.GetHostPort()), Protocol: p.GetProtocol()})
+		}
+	}
+	for i, v := range c.Volumes {
+		out, err := volume(v, c.GetDocker().GetVolumeDriver())
+		if err != nil {
+			return fmt.Errorf("volume %d (%s): %w", i, v.GetContainerPath(), err)
+		}
+		s.Volumes = append(s.Volumes, out)
+	}
+	return nil
+}
+
+var networkModes = map[mesosv1.ContainerInfo_DockerInfo_Network]task.NetworkMode{
+	mesosv1.ContainerInfo_DockerInfo_HOST: task.NetworkHost, mesosv1.ContainerInfo_DockerInfo_BRIDGE: task.NetworkBridge,
+	mesosv1.ContainerInfo_DockerInfo_NONE: task.NetworkNone, mesosv1.ContainerInfo_DockerInfo_USER: task.NetworkUser,
+}
+
+func readDocker(s *task.Spec, d *mesosv1.ContainerInfo_DockerInfo) {
+	s.Image, s.ForcePull, s.Privileged = d.GetImage(), d.GetForcePullImage(), d.GetPrivileged()
+	if d.GetNetwork() != mesosv1.ContainerInfo_DockerInfo_HOST || d != nil && d.Network != nil {
+		s.Network.Mode = networkModes[d.GetNetwork()]
+	}
+	for _, p := range d.GetPortMappings() {
+		s.Ports = append(s.Ports, task.Port{Container: uint16(p.GetContainerPort()), Host: uint16(p.GetHostPort()), Protocol: p.GetProtocol()})
+	}
+	for _, p := range d.GetParameters() {
+		s.Parameters = append(s.Parameters, task.Label{Key: p.GetKey(), Value: p.GetValue()})
+	}
+}
+
+func volume(v *mesosv1.Volume, driver string) (task.Volume, error) {
+	out := task.Volume{Container: v.GetContainerPath(), Host: v.GetHostPath(), ReadOnly: v.GetMode() == mesosv1.Volume_RO}
+	switch src := v.GetSource(); {
+	case src == nil && out.Host == "":
+		return out, errors.New("host path or volume source is required")
+	case src == nil:
+		if driver != "" { // a driver makes the host path a volume's name
+			out.Name, out.Driver, out.Host = out.Host, driver, ""
+		}
+	case src.GetType() == mesosv1.Volume_Source_DOCKER_VOLUME:
+		out.Name, out.Driver = src.GetDockerVolume().GetName(), src.GetDockerVolume().GetDriver()
+		for _, p := range src.GetDockerVolume().GetDriverOptions().GetParameter() {
+			out.Options = append(out.Options, task.Label{Key: p.GetKey(), Value: p.GetValue()})
+		}
+	case src.GetType() == mesosv1.Volume_Source_HOST_PATH:
+		out.Host = src.GetHostPath().GetPath()
+	default:
+		return out, fmt.Errorf("volumes of type %v are not supported by this agent", src.GetType())
+	}
+	return out, nil
+}
+
+// Labels reads labels in their order.
+func Labels(in *mesosv1.Labels) []task.Label {
+	var out []task.Label
+	for _, l := range in.GetLabels() {
+		out = append(out, task.Label{Key: l.GetKey(), Value: l.GetValue()})
+	}
+	return out
+}
+
+// LabelsTo writes labels; none gives nil.
+func LabelsTo(in []task.Label) *mesosv1.Labels {
+	if len(in) == 0 {
+		return nil
+	}
+	out := &mesosv1.Labels{}
+	for _, l := range in {
+		out.Labels = append(out.Labels, &mesosv1.Label{Key: new(l.Key), Value: new(l.Value)})
+	}
+	return out
+}
+
+func discovery(d *mesosv1.DiscoveryInfo) *task.Discovery {
+	if d == nil {
+		return nil
+	}
+	out := &task.Discovery{Name: d.GetName(), Visibility: int32(d.GetVisibility())}
+	for _, p := range d.GetPorts().GetPorts() {
+		out.Ports = append(out.Ports, task.Port{
+			Name: p.GetName(), Container: uint16(p.GetNumber()), Protocol: p.GetProtocol(), Labels: Labels(p.GetLabels()),
+		})
+	}
+	return out
+}
+
+func health(h *mesosv1.HealthCheck) *task.HealthCheck {
+	if h == nil {
+		return nil
+	}
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	out := &task.HealthCheck{
+		Delay: seconds(h.GetDelaySeconds()), Interval: seconds(h.GetIntervalSeconds()), Timeout: seconds(h.GetTimeoutSeconds()),
+		Grace: seconds(h.GetGracePeriodSeconds()), Failures: h.GetConsecutiveFailures(),
+	}
+	switch h.GetType() {
+	case mesosv1.HealthCheck_HTTP:
+		out.Type, out.Port, out.Scheme, out.Path = task.CheckHTTP, uint16(h.GetHttp().GetPort()), h.GetHttp().GetScheme(), h.GetHttp().GetPath()
+	case mesosv1.HealthCheck_TCP:
+		out.Type, out.Port = task.CheckTCP, uint16(h.GetTcp().GetPort())
+	default:
+		out.Type, out.Command = task.CheckCommand, command(h.GetCommand())
+	}
+	return out
+}
+
+// TaskInfo writes a task for a launch on the agent.
+func TaskInfo(s *task.Spec, agent string) *mesosv1.TaskInfo {
+	t := &mesosv1.TaskInfo{
+		Name: &s.Name, TaskId: &mesosv1.TaskID{Value: &s.Key.ID}, AgentId: &mesosv1.AgentID{Value: &agent},
+		Resources: ResourcesTo(s.Resources, Stack), Command: commandTo(s), Labels: LabelsTo(s.Labels),
+		Discovery: discoveryTo(s.Discovery), HealthCheck: healthTo(s.Health),
+	}
+	if s.Image != "" {
+		t.Container = containerTo(s)
+	}
+	if s.KillGrace != nil {
+		t.KillPolicy = &mesosv1.KillPolicy{GracePeriod: durationTo(*s.KillGrace)}
+	}
+	if s.MaxCompletion > 0 {
+		t.MaxCompletionTime = durationTo(s.MaxCompletion)
+	}
+	for _, l := range s.Limits {
+		if t.Limits == nil {
+			t.Limits = map[string]*mesosv1.Value_Scalar{}
+		}
+		t.Limits[l.Name] = &mesosv1.Value_Scalar{Value: new(l.Amount.Float())}
+	}
+	return t
+}
+
+func durationTo(d time.Duration) *mesosv1.DurationInfo {
+	return &mesosv1.DurationInfo{Nanoseconds: new(int64(d))}
+}
+
+func commandTo(s *task.Spec) *mesosv1.CommandInfo {
+	c := &mesosv1.CommandInfo{Shell: &s.Command.Shell, Arguments: s.Command.Args}
+	if s.Command.Value != "" {
+		c.Value = &s.Command.Value
+	}
+	if s.User != "" {
+		c.User = &s.User
+	}
+	if len(s.Env) > 0 {
+		c.Environment = &mesosv1.Environment{}
+	}
+	for _, v := range s.Env {
+		c.Environment.Variables = append(c.Environment.Variables, &mesosv1.Environment_Variable{Name: new(v.Key), Value: new(v.Value)})
+	}
+	for _, u := range s.Fetch {
+		uri := &mesosv1.CommandInfo_URI{Value: new(u.Value), Executable: new(u.Executable), Extract: new(u.Extract), Cache: new(u.Cache)}
+		if u.Output != "" {
+			uri.OutputFile = new(u.Output)
+		}
+		c.Uris = append(c.Uris, uri)
+	}
+	return c
+}
+
+func containerTo(s *task.Spec) *mesosv1.ContainerInfo {
+	d := &mesosv1.ContainerInfo_DockerInfo{Image: &s.Image, ForcePullImage: &s.ForcePull, Privileged: &s.Privileged}
+	for mode, ours := range networkModes {
+		if ours == s.Network.Mode {
+			d.Network = new(mode)
+		}
+	}
+	if d.Network == nil {
+		d.Network = mesosv1.ContainerInfo_DockerInfo_BRIDGE.Enum()
+	}
+	for _, p := range s.Ports {
+		d.PortMappings = append(d.PortMappings, &mesosv1.ContainerInfo_DockerInfo_PortMapping{
+			HostPort: new(uint32(p.Host)), ContainerPort: new(uint32(p.Container)), Protocol: new(protocol(p)),
+		})
+	}
+	for _, p := range s.Parameters {
+		d.Parameters = append(d.Parameters, &mesosv1.Parameter{Key: new(p.Key), Value: new(p.Value)})
+	}
+	c := &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_DOCKER.Enum(), Docker: d}
+	if s.Hostname != "" {
+		c.Hostname = &s.Hostname
+	}
+	if s.TTY {
+		c.TtyInfo = &mesosv1.TTYInfo{}
+	}
+	if s.Network.Mode == task.NetworkUser {
+		c.NetworkInfos = []*mesosv1.NetworkInfo{{Name: &s.Network.Name}}
+	}
+	for i := range s.Volumes {
+		c.Volumes = append(c.Volumes, volumeTo(&s.Volumes[i]))
+	}
+	return c
+}
+
+func protocol(p task.Port) string {
+	if p.Protocol == "" {
+		return "tcp"
+	}
+	return strings.ToLower(p.Protocol)
+}
+
+func volumeTo(v *task.Volume) *mesosv1.Volume {
+	out := &mesosv1.Volume{ContainerPath: &v.Container, Mode: mesosv1.Volume_RW.Enum()}
+	if v.ReadOnly {
+		out.Mode = mesosv1.Volume_RO.Enum()
+	}
+	if v.Name == "" {
+		out.HostPath = &v.Host
+		return out
+	}
+	dv := &mesosv1.Volume_Source_DockerVolume{Name: &v.Name}
+	if v.Driver != "" {
+		dv.Driver = &v.Driver
+	}
+	if len(v.Options) > 0 {
+		dv.DriverOptions = &mesosv1.Parameters{}
+	}
+	for _, o := range v.Options {
+		dv.DriverOptions.Parameter = append(dv.DriverOptions.Parameter, &mesosv1.Parameter{Key: new(o.Key), Value: new(o.Value)})
+	}
+	out.Source = &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_DOCKER_VOLUME.Enum(), DockerVolume: dv}
+	return out
+}
+
+func discoveryTo(d *task.Discovery) *mesosv1.DiscoveryInfo {
+	if d == nil {
+		return nil
+	}
+	out := &mesosv1.DiscoveryInfo{Visibility: mesosv1.DiscoveryInfo_Visibility(d.Visibility).Enum(), Name: &d.Name}
+	for _, p := range d.Ports {
+		if out.Ports == nil {
+			out.Ports = &mesosv1.Ports{}
+		}
+		port := &mesosv1.Port{Number: new(uint32(p.Container)), Protocol: new(protocol(p)), Labels: LabelsTo(p.Labels)}
+		if p.Name != "" {
+			port.Name = new(p.Name)
+		}
+		out.Ports.Ports = append(out.Ports.Ports, port)
+	}
+	return out
+}
+
+func healthTo(h *task.HealthCheck) *mesosv1.HealthCheck {
+	if h == nil {
+		return nil
+	}
+	out := &mesosv1.HealthCheck{
+		DelaySeconds: new(h.Delay.Seconds()), IntervalSeconds: new(h.Interval.Seconds()), TimeoutSeconds: new(h.Timeout.Seconds()),
+		GracePeriodSeconds: new(h.Grace.Seconds()), ConsecutiveFailures: &h.Failures,
+	}
+	switch h.Type {
+	case task.CheckHTTP:
+		out.Type = mesosv1.HealthCheck_HTTP.Enum()
+		out.Http = &mesosv1.HealthCheck_HTTPCheckInfo{Port: new(uint32(h.Port)), Scheme: &h.Scheme, Path: &h.Path}
+	case task.CheckTCP:
+		out.Type = mesosv1.HealthCheck_TCP.Enum()
+		out.Tcp = &mesosv1.HealthCheck_TCPCheckInfo{Port: new(uint32(h.Port))}
+	default:
+		out.Type = mesosv1.HealthCheck_COMMAND.Enum()
+		out.Command = &mesosv1.CommandInfo{Shell: &h.Command.Shell, Value: &h.Command.Value, Arguments: slices.Clone(h.Command.Args)}
+	}
+	return out
+}

@@ -1,0 +1,123 @@
+package convert
+
+import (
+	"math"
+	"time"
+
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/task"
+)
+
+// publishLabel marks the address of the machine that publishes a container's
+// ports, where container addresses cannot be reached.
+const publishLabel = "mesopool.publish-ip"
+
+// Seconds is Mesos' form of a time.
+func Seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / 1e9
+}
+
+// Time reads Mesos' form of a time, to the microsecond.
+func Time(seconds float64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	whole, part := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(math.Round(part*1e6))*1000).UTC()
+}
+
+// TaskStatus writes a status about a task. The agent may be "".
+func TaskStatus(id, agent string, s *task.Status) *mesosv1.TaskStatus {
+	t := &mesosv1.TaskStatus{
+		TaskId: &mesosv1.TaskID{Value: &id}, State: mesosv1.TaskState(s.State).Enum(), Source: mesosv1.TaskStatus_Source(s.Source).Enum(),
+		Timestamp: new(Seconds(s.Time)), Healthy: s.Healthy, Data: s.Data, ContainerStatus: containerStatusTo(s.Container),
+	}
+	if agent != "" {
+		t.AgentId = &mesosv1.AgentID{Value: &agent}
+	}
+	if s.Message != "" {
+		t.Message = &s.Message
+	}
+	if r, ok := mesosv1.TaskStatus_Reason_value[string(s.Reason)]; ok {
+		t.Reason = mesosv1.TaskStatus_Reason(r).Enum()
+	}
+	if !s.UUID.IsZero() {
+		t.Uuid = s.UUID[:]
+	}
+	return t
+}
+
+func containerStatusTo(c *task.ContainerStatus) *mesosv1.ContainerStatus {
+	if c == nil {
+		return nil
+	}
+	out := &mesosv1.ContainerStatus{ContainerId: &mesosv1.ContainerID{Value: &c.ID}}
+	if len(c.Addresses) == 0 {
+		return out
+	}
+	n := &mesosv1.NetworkInfo{}
+	if c.Network != "" {
+		n.Name = &c.Network
+	}
+	for _, a := range c.Addresses {
+		n.IpAddresses = append(n.IpAddresses, &mesosv1.NetworkInfo_IPAddress{IpAddress: &a})
+	}
+	for _, p := range c.Ports {
+		n.PortMappings = append(n.PortMappings, &mesosv1.NetworkInfo_PortMapping{
+			HostPort: new(uint32(p.Host)), ContainerPort: new(uint32(p.Container)), Protocol: new(protocol(p)),
+		})
+	}
+	if c.PublishIP != "" {
+		n.Labels = LabelsTo([]task.Label{{Key: publishLabel, Value: c.PublishIP}})
+	}
+	out.NetworkInfos = []*mesosv1.NetworkInfo{n}
+	return out
+}
+
+// Status reads a status.
+func Status(t *mesosv1.TaskStatus) task.Status {
+	s := task.Status{
+		State: task.State(t.GetState()), Source: task.Source(t.GetSource()), Message: t.GetMessage(),
+		Time: Time(t.GetTimestamp()), Healthy: t.Healthy, Data: t.GetData(), Container: containerStatus(t.GetContainerStatus()),
+	}
+	if t.Reason != nil {
+		s.Reason = task.Reason(t.GetReason().String())
+	}
+	copy(s.UUID[:], t.GetUuid())
+	return s
+}
+
+func containerStatus(c *mesosv1.ContainerStatus) *task.ContainerStatus {
+	if c == nil {
+		return nil
+	}
+	out := &task.ContainerStatus{ID: c.GetContainerId().GetValue()}
+	for _, n := range c.NetworkInfos {
+		out.Network = n.GetName()
+		for _, a := range n.IpAddresses {
+			out.Addresses = append(out.Addresses, a.GetIpAddress())
+		}
+		for _, p := range n.PortMappings {
+			out.Ports = append(out.Ports, task.Port{Container: uint16(p.GetContainerPort()), Host: uint16(p.GetHostPort()), Protocol: p.GetProtocol()})
+		}
+		for _, l := range n.GetLabels().GetLabels() {
+			if l.GetKey() == publishLabel {
+				out.PublishIP = l.GetValue()
+			}
+		}
+	}
+	return out
+}
+
+// Has says whether a framework claims the capability.
+func Has(f *mesosv1.FrameworkInfo, want mesosv1.FrameworkInfo_Capability_Type) bool {
+	for _, c := range f.GetCapabilities() {
+		if c.GetType() == want {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,335 @@
+package link
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/mesos/convert"
+	"github.com/mesopool/mesopool/mesos/libprocess"
+	"github.com/mesopool/mesopool/mesos/messages"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/store"
+)
+
+// Agent is what the link needs of the agent: *agent.Runner is one.
+type Agent interface {
+	Put(agent.Input)
+	Roster(context.Context) (agent.Roster, error)
+}
+
+// Config describes the agent to the master.
+type Config struct {
+	Node       *libprocess.Node
+	Self       libprocess.UPID                                    // the agent's own actor, slave(1)@ip:port
+	Master     func(ctx context.Context) (libprocess.UPID, error) // finds the leading master
+	Hostname   string
+	Resources  resources.Resources
+	Attributes []*mesosv1.Attribute
+	Version    string // SemVer of the Mesos that is spoken, such as 1.11.0
+	Store      store.Store
+	Backoff    time.Duration // --registration_backoff_factor; 0: 1s
+	Log        *slog.Logger
+}
+
+// Link is the agent's connection to its master.
+type Link struct {
+	cfg     Config
+	log     *slog.Logger
+	agent   Agent
+	version []byte // resource version, new at every start
+
+	events chan any
+
+	mu         sync.Mutex
+	master     libprocess.UPID // zero while none is known
+	id         string
+	registered bool
+	lastPing   time.Time
+	silence    time.Duration // no ping for so long means that the master is gone
+	checkpoint []byte        // the reserved resources the master told us to keep
+}
+
+// Store keys of the link.
+const (
+	idKey         = "link/agent-id"
+	checkpointKey = "link/checkpointed-resources"
+)
+
+type (
+	eventExited     struct{ peer libprocess.UPID }
+	eventReregister struct{ why string }
+	eventRegistered struct{}
+	eventShutdown   struct{ message string }
+)
+
+// New returns a link that has not started.
+func New(cfg Config) *Link {
+	if cfg.Backoff <= 0 {
+		cfg.Backoff = time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return &Link{cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: randomUUID()}
+}
+
+func randomUUID() []byte {
+	b := make([]byte, 16)
+	rand.Read(b)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return b
+}
+
+// Exited must be called when the node's link to a peer breaks.
+func (l *Link) Exited(peer libprocess.UPID) { l.post(eventExited{peer}) }
+
+// post never blocks: the events it could lose are repeated by the protocol.
+func (l *Link) post(e any) {
+	select {
+	case l.events <- e:
+	default:
+	}
+}
+
+// AgentID returns the ID that the master gave, "" before.
+func (l *Link) AgentID() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id
+}
+
+// Master returns the master's address and whether the agent is registered.
+func (l *Link) Master() (libprocess.UPID, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.master, l.registered
+}
+
+// Run finds the master, registers, and stays registered until ctx ends. It
+// returns an error when the master orders this agent to end.
+func (l *Link) Run(ctx context.Context, a Agent) error {
+	l.agent = a
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	l.cfg.Node.Handle(l.cfg.Self.ID, l.receive)
+	defer l.cfg.Node.Unhandle(l.cfg.Self.ID)
+	for ctx.Err() == nil {
+		master, err := l.find(ctx)
+		if err != nil {
+			return err
+		}
+		if err := l.register(ctx, master); err != nil {
+			return endOf(ctx, err)
+		}
+		why, err := l.stay(ctx, master)
+		if err != nil {
+			return endOf(ctx, err)
+		}
+		l.log.Warn("registering again", "because", why)
+		l.leave()
+	}
+	return nil
+}
+
+// endOf: an error because ctx ended is none.
+func endOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (l *Link) load(ctx context.Context) error {
+	for key, set := range map[string]func([]byte){
+		idKey:         func(v []byte) { l.id = string(v) },
+		checkpointKey: func(v []byte) { l.checkpoint = v },
+	} {
+		e, err := l.cfg.Store.Get(ctx, key)
+		switch {
+		case err == nil:
+			set(e.Value)
+		case !errors.Is(err, store.ErrNotFound):
+			return fmt.Errorf("link: read the agent's ID: %w", err)
+		}
+	}
+	return nil
+}
+
+// find asks for the leading master until there is one.
+func (l *Link) find(ctx context.Context) (libprocess.UPID, error) {
+	told := false
+	for {
+		master, err := l.cfg.Master(ctx)
+		if err == nil {
+			return master, nil
+		}
+		if ctx.Err() != nil {
+			return master, nil
+		}
+		if !told {
+			l.log.Warn("no master yet; trying again every second", "error", err)
+			told = true
+		}
+		if err := pause(ctx, time.Second); err != nil {
+			return master, nil
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// register repeats the registration with a growing back-off until the master
+// answers (slave.cpp, doReliableRegistration).
+func (l *Link) register(ctx context.Context, master libprocess.UPID) error {
+	l.mu.Lock()
+	l.master = master
+	l.mu.Unlock()
+	most := l.cfg.Backoff
+	if err := pause(ctx, mathrand.N(most/4)); err != nil {
+		return err
+	}
+	for {
+		l.cfg.Node.Link(master)
+		if err := l.sendRegistration(ctx, master); err != nil {
+			return err
+		}
+		wait := most/2 + mathrand.N(most/2)
+		most = min(2*most, time.Minute)
+		answer, err := l.awaitRegistered(ctx, wait)
+		switch {
+		case answer == accepted || err != nil:
+			return err
+		case answer == unreachable: // nothing is overloaded by trying again soon
+			most = min(most, 4*l.cfg.Backoff)
+		}
+	}
+}
+
+type answer uint8
+
+const (
+	silent answer = iota
+	unreachable
+	accepted
+)
+
+// awaitRegistered waits for the master's answer.
+func (l *Link) awaitRegistered(ctx context.Context, wait time.Duration) (answer, error) {
+	timeout := time.After(wait)
+	out := silent
+	for {
+		select {
+		case <-ctx.Done():
+			return out, ctx.Err()
+		case <-timeout:
+			return out, nil
+		case e := <-l.events:
+			switch e := e.(type) {
+			case eventExited:
+				out = unreachable
+			case eventRegistered:
+				return accepted, nil
+			case eventShutdown:
+				return out, shutdownError(e.message)
+			}
+		}
+	}
+}
+
+func shutdownError(message string) error {
+	return fmt.Errorf("link: the master ordered this agent to shut down: %q; its containers were left running", message)
+}
+
+// stay waits for a reason to register again.
+func (l *Link) stay(ctx context.Context, master libprocess.UPID) (string, error) {
+	check := time.NewTicker(time.Second)
+	defer check.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-check.C:
+			if quiet := l.quiet(); quiet > 0 {
+				return fmt.Sprintf("the master has not pinged for %s", quiet.Round(time.Second)), nil
+			}
+		case e := <-l.events:
+			switch e := e.(type) {
+			case eventExited:
+				if e.peer.Addr == master.Addr {
+					return "the connection to the master broke", nil
+				}
+			case eventReregister:
+				return e.why, nil
+			case eventShutdown:
+				return "", shutdownError(e.message)
+			}
+		}
+	}
+}
+
+// quiet returns how long there was no ping, if that is too long.
+func (l *Link) quiet() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d := time.Since(l.lastPing); d > l.silence {
+		return d
+	}
+	return 0
+}
+
+func (l *Link) leave() {
+	l.mu.Lock()
+	l.registered = false
+	l.mu.Unlock()
+	l.agent.Put(agent.Parted{})
+}
+
+func (l *Link) send(m proto.Message) {
+	l.mu.Lock()
+	to := l.master
+	l.mu.Unlock()
+	if to.IsZero() {
+		return
+	}
+	if err := l.cfg.Node.SendProto(l.cfg.Self.ID, to, m); err != nil {
+		l.log.Error("a message could not be encoded", "type", m.ProtoReflect().Descriptor().FullName(), "error", err)
+	}
+}
+
+// Report implements agent.Link. Everything in it that a genuine master insists
+// on is set: pid, and the same UUID twice (master.cpp, statusUpdate).
+func (l *Link) Report(r agent.Report) {
+	l.mu.Lock()
+	id, ok := l.id, l.registered
+	l.mu.Unlock()
+	if !ok {
+		return
+	}
+	status := convert.TaskStatus(r.Key.ID, id, &r.Status)
+	status.ExecutorId = &mesosv1.ExecutorID{Value: &r.Key.ID}
+	l.send(&messages.StatusUpdateMessage{
+		Update: &messages.StatusUpdate{
+			FrameworkId: &mesosv1.FrameworkID{Value: &r.Key.Framework}, ExecutorId: status.ExecutorId, SlaveId: status.AgentId,
+			Status: status, Timestamp: status.Timestamp, Uuid: status.Uuid, LatestState: mesosv1.TaskState(r.Latest).Enum(),
+		},
+		Pid: new(l.cfg.Self.String()),
+	})
+}

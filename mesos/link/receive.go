@@ -1,0 +1,226 @@
+package link
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/mesos/convert"
+	"github.com/mesopool/mesopool/mesos/libprocess"
+	"github.com/mesopool/mesopool/mesos/messages"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/store"
+	"github.com/mesopool/mesopool/task"
+)
+
+// receive takes one message. Most are believed only of the current master;
+// pings, framework updates and resources to keep have no sender check, as in
+// slave.cpp.
+func (l *Link) receive(m libprocess.Message) {
+	switch m.Name {
+	case "mesos.internal.PingSlaveMessage":
+		decode(l, m, new(messages.PingSlaveMessage), func(p *messages.PingSlaveMessage) { l.ping(m.From, p) })
+		return
+	case "mesos.internal.UpdateFrameworkMessage":
+		decode(l, m, new(messages.UpdateFrameworkMessage), l.updateFramework)
+		return
+	case "mesos.internal.CheckpointResourcesMessage":
+		decode(l, m, new(messages.CheckpointResourcesMessage), l.checkpointResources)
+		return
+	}
+	l.mu.Lock()
+	master := l.master
+	l.mu.Unlock()
+	if m.From != master {
+		l.log.Warn("ignored a message that is not from the current master", "message", m.Name, "from", m.From.String(), "master", master.String())
+		return
+	}
+	l.receiveFromMaster(m)
+}
+
+func (l *Link) receiveFromMaster(m libprocess.Message) {
+	switch m.Name {
+	case "mesos.internal.RunTaskMessage":
+		decode(l, m, new(messages.RunTaskMessage), l.runTask)
+	case "mesos.internal.StatusUpdateAcknowledgementMessage":
+		decode(l, m, new(messages.StatusUpdateAcknowledgementMessage), l.acknowledge)
+	case "mesos.internal.KillTaskMessage":
+		decode(l, m, new(messages.KillTaskMessage), l.killTask)
+	case "mesos.internal.SlaveRegisteredMessage":
+		decode(l, m, new(messages.SlaveRegisteredMessage), l.slaveRegistered)
+	case "mesos.internal.SlaveReregisteredMessage":
+		decode(l, m, new(messages.SlaveReregisteredMessage), l.slaveReregistered)
+	case "mesos.internal.RunTaskGroupMessage":
+		decode(l, m, new(messages.RunTaskGroupMessage), l.runTaskGroup)
+	case "mesos.internal.ShutdownFrameworkMessage":
+		decode(l, m, new(messages.ShutdownFrameworkMessage), func(s *messages.ShutdownFrameworkMessage) {
+			l.agent.Put(agent.ShutdownFramework{ID: s.GetFrameworkId().GetValue()})
+		})
+	case "mesos.internal.ShutdownMessage":
+		decode(l, m, new(messages.ShutdownMessage), func(s *messages.ShutdownMessage) { l.post(eventShutdown{s.GetMessage()}) })
+	default:
+		l.log.Info("ignored a message that this agent has no use for", "message", m.Name)
+	}
+}
+
+// decode drops what does not parse, as a genuine peer does.
+func decode[T proto.Message](l *Link, m libprocess.Message, into T, then func(T)) {
+	if err := proto.Unmarshal(m.Body, into); err != nil {
+		l.log.Warn("dropped a message that does not parse", "message", m.Name, "from", m.From.String(), "error", err)
+		return
+	}
+	then(into)
+}
+
+// ping is answered in every state, to whoever asks.
+func (l *Link) ping(from libprocess.UPID, p *messages.PingSlaveMessage) {
+	if err := l.cfg.Node.SendProto(l.cfg.Self.ID, from, &messages.PongSlaveMessage{}); err != nil {
+		l.log.Error("pong", "error", err)
+	}
+	l.mu.Lock()
+	l.lastPing = time.Now()
+	registered := l.registered
+	l.mu.Unlock()
+	if registered && !p.GetConnected() {
+		l.post(eventReregister{"the master says that we are not connected"})
+	}
+}
+
+func (l *Link) slaveRegistered(m *messages.SlaveRegisteredMessage) {
+	id := m.GetSlaveId().GetValue()
+	if old := l.AgentID(); old != "" && old != id {
+		l.log.Error("ignored a registration under another ID", "have", old, "got", id)
+		return
+	}
+	l.admitted(id, m.GetConnection(), nil)
+}
+
+func (l *Link) slaveReregistered(m *messages.SlaveReregisteredMessage) {
+	if id := m.GetSlaveId().GetValue(); id != l.AgentID() {
+		l.log.Error("ignored a re-registration under another ID", "have", l.AgentID(), "got", id)
+		return
+	}
+	var missing []agent.Missing
+	for _, r := range m.Reconciliations {
+		f := framework(r.GetFramework())
+		f.ID = r.GetFrameworkId().GetValue()
+		for _, s := range r.Statuses {
+			missing = append(missing, agent.Missing{Key: task.Key{Framework: f.ID, ID: s.GetTaskId().GetValue()}, Framework: f})
+		}
+	}
+	l.admitted(m.GetSlaveId().GetValue(), m.GetConnection(), missing)
+}
+
+// admitted: the ID is durable before anything is done under it.
+func (l *Link) admitted(id string, c *messages.MasterSlaveConnection, missing []agent.Missing) {
+	if err := l.cfg.Store.Commit(context.Background(), []store.Op{{Key: idKey, Value: []byte(id)}}); err != nil {
+		l.log.Error("the agent's ID could not be saved; the registration is tried again", "error", err)
+		return
+	}
+	l.mu.Lock()
+	first := !l.registered
+	l.id, l.registered, l.lastPing = id, true, time.Now()
+	if s := c.GetTotalPingTimeoutSeconds(); s > 0 {
+		l.silence = time.Duration(s * float64(time.Second))
+	}
+	l.mu.Unlock()
+	if first {
+		l.log.Info("registered", "agent", id, "master", l.master.String())
+	}
+	l.agent.Put(agent.Joined{Missing: missing})
+	l.post(eventRegistered{})
+}
+
+// framework reads what the core wants to know; the message itself is kept.
+func framework(f *mesosv1.FrameworkInfo) agent.Framework {
+	out := agent.Framework{
+		ID:             f.GetId().GetValue(),
+		PartitionAware: convert.Has(f, mesosv1.FrameworkInfo_Capability_PARTITION_AWARE),
+		KillingState:   convert.Has(f, mesosv1.FrameworkInfo_Capability_TASK_KILLING_STATE),
+	}
+	if origin, err := proto.Marshal(f); err == nil {
+		out.Origin = origin
+	}
+	return out
+}
+
+func (l *Link) updateFramework(m *messages.UpdateFrameworkMessage) {
+	if m.FrameworkInfo == nil {
+		return
+	}
+	f := framework(m.FrameworkInfo)
+	f.ID = m.GetFrameworkId().GetValue()
+	l.agent.Put(agent.UpdateFramework{Framework: f})
+}
+
+func (l *Link) runTask(m *messages.RunTaskMessage) {
+	f := framework(m.GetFramework())
+	if f.ID == "" || m.GetTask().GetAgentId().GetValue() != l.AgentID() {
+		l.log.Warn("ignored a task for another agent or of a nameless framework", "task", m.GetTask().GetTaskId().GetValue())
+		return
+	}
+	spec, err := convert.Spec(f.ID, m.GetTask())
+	if err != nil {
+		l.refuse(f, m.GetTask(), err.Error())
+		return
+	}
+	spec.Origin, err = proto.Marshal(m.GetTask())
+	if err != nil {
+		l.refuse(f, m.GetTask(), err.Error())
+		return
+	}
+	l.agent.Put(agent.Launch{Framework: f, Spec: spec})
+}
+
+func (l *Link) refuse(f agent.Framework, t *mesosv1.TaskInfo, why string) {
+	l.agent.Put(agent.Refuse{
+		Framework: f, Key: task.Key{Framework: f.ID, ID: t.GetTaskId().GetValue()},
+		State: task.Failed, Reason: task.ReasonContainerLaunchFailed, Message: why,
+	})
+}
+
+// runTaskGroup refuses: a pod needs containers that share a network, which this
+// agent does not offer.
+func (l *Link) runTaskGroup(m *messages.RunTaskGroupMessage) {
+	f := framework(m.GetFramework())
+	for _, t := range m.GetTaskGroup().GetTasks() {
+		l.refuse(f, t, "task groups (pods) are not supported by this agent; launch the tasks one by one")
+	}
+	l.send(&messages.ExitedExecutorMessage{
+		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: m.GetFramework().GetId(),
+		ExecutorId: m.GetExecutor().GetExecutorId(), Status: new(int32(0)),
+	})
+}
+
+func (l *Link) killTask(m *messages.KillTaskMessage) {
+	k := agent.Kill{Key: task.Key{Framework: m.GetFrameworkId().GetValue(), ID: m.GetTaskId().GetValue()}}
+	if g := m.GetKillPolicy().GetGracePeriod(); g != nil {
+		k.Grace = new(time.Duration(g.GetNanoseconds()))
+	}
+	l.agent.Put(k)
+}
+
+func (l *Link) acknowledge(m *messages.StatusUpdateAcknowledgementMessage) {
+	a := agent.Ack{Key: task.Key{Framework: m.GetFrameworkId().GetValue(), ID: m.GetTaskId().GetValue()}}
+	copy(a.UUID[:], m.GetUuid())
+	l.agent.Put(a)
+}
+
+// checkpointResources keeps the reserved resources: after a master's failover
+// ours is the only copy.
+func (l *Link) checkpointResources(m *messages.CheckpointResourcesMessage) {
+	text, err := proto.Marshal(m)
+	if err != nil {
+		return
+	}
+	if err := l.cfg.Store.Commit(context.Background(), []store.Op{{Key: checkpointKey, Value: text}}); err != nil {
+		l.log.Error("the reserved resources could not be saved", "error", err)
+		return
+	}
+	l.mu.Lock()
+	l.checkpoint = slices.Clone(text)
+	l.mu.Unlock()
+}

@@ -1,0 +1,136 @@
+package link
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/mesos/convert"
+	"github.com/mesopool/mesopool/mesos/libprocess"
+	"github.com/mesopool/mesopool/mesos/messages"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/task"
+)
+
+// capabilities are claimed only where what they oblige to is done.
+func capabilities() []*mesosv1.AgentInfo_Capability {
+	var out []*mesosv1.AgentInfo_Capability
+	for _, c := range []mesosv1.AgentInfo_Capability_Type{
+		mesosv1.AgentInfo_Capability_MULTI_ROLE, mesosv1.AgentInfo_Capability_HIERARCHICAL_ROLE,
+		mesosv1.AgentInfo_Capability_RESERVATION_REFINEMENT, mesosv1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
+	} {
+		out = append(out, &mesosv1.AgentInfo_Capability{Type: c.Enum()})
+	}
+	return out
+}
+
+func (l *Link) info() *mesosv1.AgentInfo {
+	return &mesosv1.AgentInfo{
+		Hostname: &l.cfg.Hostname, Port: new(int32(l.cfg.Self.Addr.Port())), Checkpoint: new(true),
+		Resources: convert.ResourcesTo(l.cfg.Resources, convert.Role), Attributes: l.cfg.Attributes,
+	}
+}
+
+// checkpointed returns the reserved resources that the master wants echoed.
+func (l *Link) checkpointed() []*mesosv1.Resource {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var m messages.CheckpointResourcesMessage
+	if proto.Unmarshal(l.checkpoint, &m) != nil {
+		return nil
+	}
+	return m.Resources
+}
+
+// sendRegistration registers a new agent, or an old one with all that it runs.
+func (l *Link) sendRegistration(ctx context.Context, _ libprocess.UPID) error {
+	version := &mesosv1.UUID{Value: l.version}
+	id := l.AgentID()
+	if id == "" {
+		l.send(&messages.RegisterSlaveMessage{
+			Slave: l.info(), CheckpointedResources: l.checkpointed(), Version: &l.cfg.Version,
+			AgentCapabilities: capabilities(), ResourceVersionUuid: version,
+		})
+		return nil
+	}
+	roster, err := l.agent.Roster(ctx)
+	if err != nil {
+		return err
+	}
+	m := &messages.ReregisterSlaveMessage{
+		Slave: l.info(), CheckpointedResources: l.checkpointed(), Version: &l.cfg.Version,
+		AgentCapabilities: capabilities(), ResourceVersionUuid: version,
+	}
+	m.Slave.Id = &mesosv1.AgentID{Value: &id}
+	if err := describe(m, roster, id); err != nil {
+		return err
+	}
+	l.send(m)
+	return nil
+}
+
+// describe lists the tasks and, as a genuine master insists (master/validation.cpp,
+// reregisterSlave), the framework of every one of them.
+func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string) error {
+	for _, f := range roster.Frameworks {
+		info := &mesosv1.FrameworkInfo{}
+		if err := proto.Unmarshal(f.Origin, info); err != nil {
+			return fmt.Errorf("link: the saved description of framework %s cannot be read: %w", f.ID, err)
+		}
+		m.Frameworks = append(m.Frameworks, info)
+	}
+	for i := range roster.Tasks {
+		t, err := taskMessage(&roster.Tasks[i], id)
+		if err != nil {
+			return err
+		}
+		if t != nil {
+			m.Tasks = append(m.Tasks, t)
+		}
+	}
+	return nil
+}
+
+// taskMessage writes a task as a master keeps it; nil for one that never had
+// resources here, of which only the updates are left. The executor ID of a
+// command task stays unset, and the two status_update fields are both set or
+// both not.
+func taskMessage(t *agent.Task, id string) (*mesosv1.Task, error) {
+	if len(t.Spec.Origin) == 0 {
+		return nil, nil
+	}
+	info := &mesosv1.TaskInfo{}
+	if err := proto.Unmarshal(t.Spec.Origin, info); err != nil {
+		return nil, fmt.Errorf("link: the saved description of task %s cannot be read: %w", t.Spec.Key, err)
+	}
+	out := &mesosv1.Task{
+		Name: info.Name, TaskId: info.TaskId, FrameworkId: &mesosv1.FrameworkID{Value: &t.Spec.Key.Framework},
+		AgentId: &mesosv1.AgentID{Value: &id}, State: mesosv1.TaskState(t.State).Enum(), Resources: info.Resources,
+		Labels: info.Labels, Discovery: info.Discovery, Container: info.Container, HealthCheck: info.HealthCheck,
+		KillPolicy: info.KillPolicy, Limits: info.Limits,
+	}
+	if info.GetCommand().User != nil {
+		out.User = info.Command.User
+	}
+	for i := range t.History {
+		out.Statuses = append(out.Statuses, convert.TaskStatus(t.Spec.Key.ID, id, &t.History[i]))
+	}
+	if s := lastTold(t); s != nil {
+		out.StatusUpdateState, out.StatusUpdateUuid = mesosv1.TaskState(s.State).Enum(), s.UUID[:]
+	}
+	return out, nil
+}
+
+// lastTold is the update that was sent last: the pending one, or the last that
+// was acknowledged.
+func lastTold(t *agent.Task) *task.Status {
+	if t.Pending != nil {
+		return t.Pending
+	}
+	if n := len(t.History); n > 0 {
+		return &t.History[n-1]
+	}
+	return nil
+}

@@ -1,0 +1,3 @@
+// Package agentv1 is the generated v1 operator API of an agent, with the calls
+// that ClusterD added.
+package agentv1

@@ -1,0 +1,2 @@
+// Package allocatorv1 is the generated vocabulary of answers to inverse offers.
+package allocatorv1

@@ -1,0 +1,2 @@
+// Package quotav1 is the generated vocabulary of quota.
+package quotav1

@@ -1,0 +1,301 @@
+package resources
+
+import (
+	"slices"
+	"strings"
+)
+
+// Kind is the type of a resource's value.
+type Kind uint8
+
+// The kinds of values (mesos.proto, Value.Type without TEXT).
+const (
+	KindScalar Kind = iota
+	KindRanges
+	KindSet
+)
+
+// Label is a name with a value on a reservation.
+type Label struct {
+	Key   string
+	Value string
+}
+
+// Reservation is one layer of a reservation stack.
+type Reservation struct {
+	Dynamic   bool
+	Role      string
+	Principal string
+	Labels    []Label
+}
+
+// Disk marks a resource as part of a volume or of a special disk. Resources
+// with different marks are never added up.
+type Disk struct {
+	PersistenceID string // "" when no persistent volume
+	Principal     string
+	ContainerPath string
+	ReadOnly      bool
+	Source        string // canonical text of the disk's source, "" for the root disk
+}
+
+// Resource is one amount with the marks that keep it apart from others.
+type Resource struct {
+	Name   string
+	Kind   Kind
+	Scalar Milli
+	Ranges Ranges
+	Set    []string // sorted, each once
+
+	Reservations []Reservation // outermost first; empty: unreserved
+	Role         string        // the role it is allocated to; "" when it is not
+	Disk         *Disk
+	Provider     string
+	Revocable    bool
+	Shared       bool
+}
+
+// Resources is a set of amounts in which no two could be added up. The zero
+// value is empty. Operations return new values and leave their operands.
+type Resources []Resource
+
+// Scalar returns a Resources of one unreserved amount.
+func NewScalar(name string, amount Milli) Resources {
+	return Resources{}.Add(Resource{Name: name, Kind: KindScalar, Scalar: amount})
+}
+
+// ReservedTo returns the role of the innermost reservation, "*" when there is
+// none.
+func (r *Resource) ReservedTo() string {
+	if n := len(r.Reservations); n > 0 {
+		return r.Reservations[n-1].Role
+	}
+	return "*"
+}
+
+// Persistent says whether the resource is a persistent volume.
+func (r *Resource) Persistent() bool { return r.Disk != nil && r.Disk.PersistenceID != "" }
+
+func (r *Resource) empty() bool {
+	switch r.Kind {
+	case KindRanges:
+		return len(r.Ranges) == 0
+	case KindSet:
+		return len(r.Set) == 0
+	default:
+		return r.Scalar <= 0
+	}
+}
+
+// sameMarks says whether two amounts differ in nothing but their value.
+func sameMarks(a, b *Resource) bool {
+	return a.Name == b.Name && a.Kind == b.Kind && a.Role == b.Role && a.Provider == b.Provider &&
+		a.Revocable == b.Revocable && a.Shared == b.Shared && sameDisk(a.Disk, b.Disk) &&
+		slices.EqualFunc(a.Reservations, b.Reservations, sameReservation)
+}
+
+func sameReservation(a, b Reservation) bool {
+	return a.Dynamic == b.Dynamic && a.Role == b.Role && a.Principal == b.Principal && slices.Equal(a.Labels, b.Labels)
+}
+
+func sameDisk(a, b *Disk) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// addable: persistent volumes are whole things, never parts of a sum
+// (resources.cpp, addable).
+func addable(a, b *Resource) bool { return !a.Persistent() && sameMarks(a, b) }
+
+func addValue(a, b Resource) Resource {
+	switch a.Kind {
+	case KindRanges:
+		a.Ranges = a.Ranges.Union(b.Ranges)
+	case KindSet:
+		a.Set = unionSet(a.Set, b.Set)
+	default:
+		a.Scalar += b.Scalar
+	}
+	return a
+}
+
+func subValue(a, b Resource) Resource {
+	switch a.Kind {
+	case KindRanges:
+		a.Ranges = a.Ranges.Subtract(b.Ranges)
+	case KindSet:
+		a.Set = subtractSet(a.Set, b.Set)
+	default:
+		a.Scalar -= b.Scalar
+	}
+	return a
+}
+
+func hasValue(a, b *Resource) bool {
+	switch a.Kind {
+	case KindRanges:
+		return a.Ranges.Contains(b.Ranges)
+	case KindSet:
+		return len(subtractSet(b.Set, a.Set)) == 0
+	default:
+		return a.Scalar >= b.Scalar
+	}
+}
+
+func unionSet(a, b []string) []string {
+	out := append(slices.Clone(a), b...)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func subtractSet(a, b []string) []string {
+	var out []string
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// Add returns r and the others together. Empty amounts are dropped.
+func (r Resources) Add(others ...Resource) Resources {
+	out := make(Resources, len(r), len(r)+len(others))
+	copy(out, r)
+	for _, o := range others {
+		out = out.put(o)
+	}
+	return out
+}
+
+// put adds in place; the caller owns r.
+func (r Resources) put(o Resource) Resources {
+	if o.empty() {
+		return r
+	}
+	for i := range r {
+		if addable(&r[i], &o) {
+			r[i] = addValue(r[i], o)
+			return r
+		}
+	}
+	return append(r, o)
+}
+
+// Sub returns r without the others. What r does not have is ignored for ranges
+// and sets; scalars never go below nothing. Check Contains first where it
+// matters.
+func (r Resources) Sub(others ...Resource) Resources {
+	out := slices.Clone(r)
+	for _, o := range others {
+		out = out.take(o)
+	}
+	return out
+}
+
+func (r Resources) take(o Resource) Resources {
+	for i := range r {
+		if !sameMarks(&r[i], &o) || r[i].Persistent() && r[i].Scalar != o.Scalar {
+			continue
+		}
+		r[i] = subValue(r[i], o)
+		if r[i].empty() {
+			return slices.Delete(r, i, i+1)
+		}
+		return r
+	}
+	return r
+}
+
+// Contains says whether r has all of o at once.
+func (r Resources) Contains(o Resources) bool {
+	switch len(o) {
+	case 0:
+		return true
+	case 1:
+		return r.containsOne(&o[0])
+	}
+	left := slices.Clone(r)
+	for i := range o {
+		if !left.containsOne(&o[i]) {
+			return false
+		}
+		left = left.take(o[i])
+	}
+	return true
+}
+
+func (r Resources) containsOne(o *Resource) bool {
+	if o.empty() {
+		return true
+	}
+	for i := range r {
+		if sameMarks(&r[i], o) && (r[i].Persistent() && r[i].Scalar == o.Scalar || !r[i].Persistent() && hasValue(&r[i], o)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Filter returns the amounts that keep says yes to.
+func (r Resources) Filter(keep func(*Resource) bool) Resources {
+	var out Resources
+	for i := range r {
+		if keep(&r[i]) {
+			out = append(out, r[i])
+		}
+	}
+	return out
+}
+
+// Allocated returns r with every amount allocated to role; "" takes the
+// allocation away.
+func (r Resources) Allocated(role string) Resources {
+	out := make(Resources, 0, len(r))
+	for _, x := range r {
+		x.Role = role
+		out = out.put(x)
+	}
+	return out
+}
+
+// ReservableTo returns what may be offered to role: the unreserved, and what
+// is reserved to it or to one of its ancestors in the role tree.
+func (r Resources) ReservableTo(role string) Resources {
+	return r.Filter(func(x *Resource) bool {
+		to := x.ReservedTo()
+		return to == "*" || to == role || strings.HasPrefix(role, to+"/")
+	})
+}
+
+// Unreserved returns what no role has reserved.
+func (r Resources) Unreserved() Resources {
+	return r.Filter(func(x *Resource) bool { return len(x.Reservations) == 0 })
+}
+
+// Scalars sums the scalar amounts by name, marks aside.
+func (r Resources) Scalars() Scalars {
+	var out Scalars
+	for i := range r {
+		if r[i].Kind == KindScalar {
+			out = out.with(r[i].Name, r[i].Scalar)
+		}
+	}
+	return out
+}
+
+// Amount is the sum of one scalar by name, marks aside.
+func (r Resources) Amount(name string) Milli {
+	var sum Milli
+	for i := range r {
+		if r[i].Kind == KindScalar && r[i].Name == name {
+			sum += r[i].Scalar
+		}
+	}
+	return sum
+}
+
+// Equal says whether both have the same, in any order.
+func (r Resources) Equal(o Resources) bool { return r.Contains(o) && o.Contains(r) }

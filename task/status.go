@@ -1,0 +1,84 @@
+package task
+
+import (
+	"encoding/hex"
+	"time"
+)
+
+// UUID identifies one status update. The zero value means "none": the update
+// needs no acknowledgement.
+type UUID [16]byte
+
+// String formats the UUID as RFC 4122 text.
+func (u UUID) String() string {
+	b := make([]byte, 36)
+	hex.Encode(b[0:8], u[0:4])
+	hex.Encode(b[9:13], u[4:6])
+	hex.Encode(b[14:18], u[6:8])
+	hex.Encode(b[19:23], u[8:10])
+	hex.Encode(b[24:36], u[10:16])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b)
+}
+
+// IsZero reports whether there is no UUID.
+func (u UUID) IsZero() bool { return u == UUID{} }
+
+// Source says who made a status (mesos.proto, TaskStatus.Source).
+type Source uint8
+
+// The sources of a status update.
+const (
+	SourceMaster   Source = 0
+	SourceAgent    Source = 1
+	SourceExecutor Source = 2
+)
+
+// Reason is Mesos' name for why a status was sent, such as
+// REASON_RECONCILIATION; empty means none was given.
+type Reason string
+
+// The reasons that Mesopool itself gives (mesos.proto, TaskStatus.Reason).
+const (
+	ReasonContainerLaunchFailed  Reason = "REASON_CONTAINER_LAUNCH_FAILED"
+	ReasonExecutorTerminated     Reason = "REASON_EXECUTOR_TERMINATED"
+	ReasonFrameworkRemoved       Reason = "REASON_FRAMEWORK_REMOVED"
+	ReasonHealthCheckStatus      Reason = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
+	ReasonInvalidOffers          Reason = "REASON_INVALID_OFFERS"
+	ReasonKilledDuringLaunch     Reason = "REASON_TASK_KILLED_DURING_LAUNCH"
+	ReasonMaxCompletionTime      Reason = "REASON_MAX_COMPLETION_TIME_REACHED"
+	ReasonReconciliation         Reason = "REASON_RECONCILIATION"
+	ReasonAgentDisconnected      Reason = "REASON_AGENT_DISCONNECTED"
+	ReasonAgentRemoved           Reason = "REASON_AGENT_REMOVED"
+	ReasonAgentRemovedByOperator Reason = "REASON_AGENT_REMOVED_BY_OPERATOR"
+	ReasonAgentReregistered      Reason = "REASON_AGENT_REREGISTERED"
+	ReasonAgentRestarted         Reason = "REASON_AGENT_RESTARTED"
+	ReasonTaskGroupInvalid       Reason = "REASON_TASK_GROUP_INVALID"
+	ReasonTaskInvalid            Reason = "REASON_TASK_INVALID"
+)
+
+// Status is one report about a task.
+type Status struct {
+	State   State
+	Source  Source
+	Reason  Reason
+	Message string    // for people; may be empty
+	Time    time.Time // when the state was seen
+	UUID    UUID      // zero when no acknowledgement is wanted
+	Healthy *bool     // nil when there is no health check or no result yet
+
+	// Container is the container behind the task, nil while there is none.
+	Container *ContainerStatus
+
+	// Data is free-form; Docker agents put the inspect JSON (an array) here.
+	Data []byte
+}
+
+// ContainerStatus is what a status says about the task's container.
+type ContainerStatus struct {
+	ID        string
+	Addresses []string // IPv4 or IPv6, the first is the one to use
+	Network   string   // name of the network of the addresses
+	Ports     []Port   // how the task's ports can be reached (HostPort 0: as they are)
+	PublishIP string   // host address of published ports, "" when none is published
+}
