@@ -41,7 +41,7 @@ type Core struct {
 	frameworks map[string]*framework
 	orphans    map[string]*row // by container ID: ours by label, without a record
 	gc         gc.Queue
-	wakes      wakeHeap
+	wakes      wakes
 	joined     bool
 	synced     bool
 	epoch      int // counts the watches

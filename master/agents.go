@@ -12,7 +12,7 @@ import (
 
 func (c *Core) recoverAgent(now time.Time, cmd Recover, fx []Effect) ([]Effect, error) {
 	c.recovered[cmd.Agent.ID] = cmd.Agent
-	c.timers.add(now.Add(c.cfg.ReregisterTimeout), timerRecovered, cmd.Agent.ID)
+	c.timers.Add(now.Add(c.cfg.ReregisterTimeout), timer{timerRecovered, cmd.Agent.ID})
 	// A genuine agent with a fixed master address notices a new master only
 	// after its ping timeout, unless it is told "you are not connected"
 	// (slave.cpp, ping).
@@ -64,7 +64,7 @@ func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 
 func (c *Core) startPings(now time.Time, a *agent, fx []Effect) []Effect {
 	a.pings = 0
-	c.timers.add(now.Add(c.cfg.PingInterval), timerPing, a.ID)
+	c.timers.Add(now.Add(c.cfg.PingInterval), timer{timerPing, a.ID})
 	return toAgent(a, Ping{Connected: true}, fx)
 }
 
@@ -76,7 +76,7 @@ func (c *Core) pingAgent(now time.Time, id string, fx []Effect) []Effect {
 	if a.pings++; a.pings > c.cfg.PingLimit {
 		return c.markUnreachable(now, a, fx)
 	}
-	c.timers.add(now.Add(c.cfg.PingInterval), timerPing, id)
+	c.timers.Add(now.Add(c.cfg.PingInterval), timer{timerPing, id})
 	return toAgent(a, Ping{Connected: a.connected}, fx)
 }
 

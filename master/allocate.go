@@ -42,7 +42,7 @@ func (c *Core) refuseFor(now time.Time, f *framework, key filterKey, refused res
 	}
 	if until.After(flt.until) {
 		flt.until = until
-		c.timers.add(until, timerFilter, "")
+		c.timers.Add(until, timer{timerFilter, ""})
 	}
 }
 
@@ -176,7 +176,7 @@ func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part re
 	a.offered = a.offered.Add(o.Resources...)
 	c.share(f, o.Resources, true)
 	if c.cfg.OfferTimeout > 0 {
-		c.timers.add(now.Add(c.cfg.OfferTimeout), timerOffer, o.ID)
+		c.timers.Add(now.Add(c.cfg.OfferTimeout), timer{timerOffer, o.ID})
 	}
 	return o
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/timers"
 	"github.com/mesopool/mesopool/master/drf"
 	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
@@ -65,7 +66,7 @@ type Core struct {
 	weights map[string]float64
 	total   resources.Scalars
 
-	timers  timerHeap
+	timers  timers.Heap[timer]
 	dirty   bool // an allocation round is due
 	lastRun time.Time
 	turn    int // which agent the next round starts with
@@ -212,7 +213,7 @@ func (c *Core) applyAgent(now time.Time, cmd Command, fx []Effect) ([]Effect, er
 // Next is when a Tick would do something; the zero time means not before
 // another command.
 func (c *Core) Next() time.Time {
-	next := c.timers.next()
+	next, _ := c.timers.Next()
 	if c.dirty {
 		if run := c.lastRun.Add(c.cfg.AllocationGap); next.IsZero() || run.Before(next) {
 			return run
@@ -222,8 +223,8 @@ func (c *Core) Next() time.Time {
 }
 
 func (c *Core) tick(now time.Time, fx []Effect) []Effect {
-	for t, ok := c.timers.pop(now); ok; t, ok = c.timers.pop(now) {
-		fx = c.expire(now, t, fx)
+	for at, t, ok := c.timers.Pop(now); ok; at, t, ok = c.timers.Pop(now) {
+		fx = c.expire(now, at, t, fx)
 	}
 	if c.dirty && !c.lastRun.Add(c.cfg.AllocationGap).After(now) {
 		fx = c.allocate(now, fx)
@@ -233,14 +234,14 @@ func (c *Core) tick(now time.Time, fx []Effect) []Effect {
 
 // expire: a timer never needs to be stopped; the one that came too late finds
 // nothing to do.
-func (c *Core) expire(now time.Time, t timer, fx []Effect) []Effect {
+func (c *Core) expire(now, at time.Time, t timer, fx []Effect) []Effect {
 	switch t.kind {
 	case timerPing:
 		return c.pingAgent(now, t.id, fx)
 	case timerRecovered:
 		return c.recoveredTimeout(now, t.id, fx)
 	case timerFailover:
-		return c.failoverTimeout(now, t, fx)
+		return c.failoverTimeout(now, at, t.id, fx)
 	case timerOffer:
 		return c.offerTimeout(t.id, fx)
 	case timerFilter:

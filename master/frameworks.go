@@ -138,13 +138,13 @@ func (c *Core) disconnect(now time.Time, cmd Disconnect, fx []Effect) ([]Effect,
 	}
 	f.stream, f.left = "", now
 	fx = c.discardOffers(f, fx)
-	c.timers.add(now.Add(f.FailoverTimeout), timerFailover, f.ID)
+	c.timers.Add(now.Add(f.FailoverTimeout), timer{timerFailover, f.ID})
 	return fx, nil
 }
 
-func (c *Core) failoverTimeout(now time.Time, t timer, fx []Effect) []Effect {
-	f := c.frameworks[t.id]
-	if f == nil || f.stream != "" || f.left.IsZero() || f.left.Add(f.FailoverTimeout).After(t.at) {
+func (c *Core) failoverTimeout(now, at time.Time, id string, fx []Effect) []Effect {
+	f := c.frameworks[id]
+	if f == nil || f.stream != "" || f.left.IsZero() || f.left.Add(f.FailoverTimeout).After(at) {
 		return fx
 	}
 	return c.removeFramework(now, f, fx)

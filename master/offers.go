@@ -118,7 +118,7 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 	for i := range launches {
 		l := &launches[i]
 		if why := c.refuseLaunch(f, a, l, pool); why != "" {
-			fx = c.failLaunches(now, f, launches[i:i+1], task.Error, task.ReasonTaskInvalid, why, fx)
+			fx = c.failLaunches(now, f, launches[i:i+1], task.Error, invalidReason(l), why, fx)
 			continue
 		}
 		pool = pool.Sub(l.Resources...)
@@ -134,6 +134,13 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion}, fx)
 	}
 	return pool, fx
+}
+
+func invalidReason(l *Launch) task.Reason {
+	if l.Group {
+		return task.ReasonTaskGroupInvalid
+	}
+	return task.ReasonTaskInvalid
 }
 
 func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Resources) string {

@@ -63,6 +63,14 @@ type RoleView struct {
 
 // Snapshot copies what a reader may want, in the order of IDs.
 func (c *Core) Snapshot() *Snapshot {
+	s := c.Collect()
+	s.Sort()
+	return s
+}
+
+// Collect is Snapshot with the tasks in no order: Sort, which takes longer, can
+// then be called outside the goroutine that owns the core.
+func (c *Core) Collect() *Snapshot {
 	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.count, Config: c.cfg}
 	s.Count.Ended = maps.Clone(c.count.Ended)
 	for _, a := range c.sortedAgents() {
@@ -83,6 +91,21 @@ func (c *Core) Snapshot() *Snapshot {
 	}
 	s.Roles = c.roleViews()
 	return s
+}
+
+// Sort orders the tasks of all frameworks by ID.
+func (s *Snapshot) Sort() {
+	for _, f := range s.Frameworks {
+		sortRows(f.Tasks)
+		sortRows(f.Unreachable)
+	}
+	for _, f := range s.Completed {
+		sortRows(f.Unreachable)
+	}
+}
+
+func sortRows(rows []*Task) {
+	slices.SortFunc(rows, func(a, b *Task) int { return strings.Compare(a.Key.ID, b.Key.ID) })
 }
 
 func (c *Core) roleViews() []RoleView {
@@ -115,7 +138,6 @@ func rows(in map[string]*Task) []*Task {
 	for _, t := range in {
 		out = append(out, t)
 	}
-	slices.SortFunc(out, func(a, b *Task) int { return strings.Compare(a.Key.ID, b.Key.ID) })
 	return out
 }
 

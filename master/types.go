@@ -105,4 +105,5 @@ type Launch struct {
 	Resources resources.Resources // allocated to the offer's role
 	Origin    []byte
 	Invalid   string
+	Group     bool // of a task group: refused under a reason of its own
 }

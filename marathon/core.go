@@ -1,0 +1,295 @@
+package marathon
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mesopool/mesopool/internal/timers"
+	"github.com/mesopool/mesopool/task"
+)
+
+// Config is how a Core behaves.
+type Config struct {
+	NewID         func() string // UUIDs as text, for instances
+	Role          string        // of apps that name none; "": *
+	KeepVersions  int           // per app
+	ReviveGap     time.Duration // shortest time between two revives
+	Hold          time.Duration // how long an offer that does not fit now is refused
+	KillRetry     time.Duration // a kill without an answer is sent again
+	StagedLimit   time.Duration // no word of a launched task for so long: ask
+	ReconcileEach time.Duration // all tasks are asked about
+}
+
+// DefaultConfig has Marathon's values where it has one.
+func DefaultConfig() Config {
+	return Config{
+		Role: "*", KeepVersions: 50, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
+		KillRetry: 30 * time.Second, StagedLimit: 30 * time.Second, ReconcileEach: 10 * time.Minute,
+	}
+}
+
+// Core is Marathon's brain. It is not safe for concurrent use.
+type Core struct {
+	cfg         Config
+	frameworkID string
+	masterID    string
+	connected   bool
+	apps        map[string]*app
+	instances   map[string]*Instance // by task ID
+	deployments []*Deployment        // oldest first
+	timers      timers.Heap[timer]
+
+	suppressed  bool
+	lastRevive  time.Time
+	reviveWait  bool // a timer for the next revive runs
+	lastVersion string
+	session     int             // counts the subscriptions
+	changed     map[string]bool // apps to look at when the batch ends
+	lacking     map[string]*app // apps with fewer instances than they should have
+}
+
+type app struct {
+	def       *App
+	versions  []*App // newest first, the current one among them
+	instances map[string]*Instance
+	stopping  bool // deleted; goes when its instances have
+	failure   *Failure
+	delay     time.Duration // before the next launch after a failure
+	delayed   time.Time     // no launch before
+	since     time.Time     // lacking instances since
+	asked     int           // the need that offers were asked for
+	seen      Refusals      // what was wrong with the offers meanwhile
+}
+
+// Failure is how the last instance that failed ended.
+type Failure struct {
+	AppID     string `json:"appId"`
+	Host      string `json:"host"`
+	Message   string `json:"message"`
+	State     string `json:"state"`
+	TaskID    string `json:"taskId"`
+	AgentID   string `json:"slaveId"`
+	Timestamp string `json:"timestamp"`
+	Version   string `json:"version"`
+}
+
+// SavedApp is an app in the store.
+type SavedApp struct {
+	App      *App
+	Stopping bool
+	Versions []*App `json:"-"`
+}
+
+type timerKind uint8
+
+const (
+	timerApp timerKind = iota // look at an app again
+	timerRevive
+	timerKill
+	timerStaged
+	timerCheck
+	timerReconcile
+	timerLost
+)
+
+type timer struct {
+	kind  timerKind
+	id    string
+	index int
+}
+
+// The store's keys. IDs of apps hold slashes; nothing else follows them.
+const (
+	KeyFramework  = "marathon/framework-id"
+	KeyApp        = "marathon/app"         // + id
+	KeyVersion    = "marathon/version/"    // + timestamp + id
+	KeyInstance   = "marathon/instance/"   // + task ID
+	KeyDeployment = "marathon/deployment/" // + id
+)
+
+// NewCore returns a core without apps.
+func NewCore(cfg Config) *Core {
+	return &Core{cfg: cfg, apps: map[string]*app{}, instances: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+}
+
+// Apply tells the core one input and appends what must be done about it. An
+// error means that a wish was refused and nothing has changed. After a batch of
+// inputs comes one Settle.
+func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
+	switch in := in.(type) {
+	case Offered:
+		return c.offered(now, in, fx), nil
+	case Updated:
+		return c.updated(now, in, fx), nil
+	case Checked:
+		return c.checked(now, in, fx), nil
+	case Tick:
+		return c.tick(now, fx), nil
+	case Subscribed:
+		return c.subscribed(now, in, fx), nil
+	case Disconnected:
+		c.connected = false
+		return append(fx, Event{Type: "scheduler_disconnected_event", Time: now, Body: map[string]any{}}), nil
+	case Recover:
+		return c.recover(now, in, fx), nil
+	case Change:
+		return c.change(now, in, fx)
+	case CancelDeployment:
+		return c.cancelDeployment(now, in, fx)
+	case KillTasks:
+		return c.killTasks(now, in, fx)
+	case ResetDelay:
+		return c.resetDelay(in, fx)
+	}
+	return fx, nil
+}
+
+// Next is when a Tick would do something; the zero time means not before
+// another input.
+func (c *Core) Next() time.Time {
+	at, _ := c.timers.Next()
+	return at
+}
+
+func (c *Core) tick(now time.Time, fx []Effect) []Effect {
+	for _, t, ok := c.timers.Pop(now); ok; _, t, ok = c.timers.Pop(now) {
+		switch t.kind {
+		case timerApp:
+			c.changed[t.id] = true
+		case timerRevive:
+			c.reviveWait = false
+		case timerKill:
+			fx = c.killAgain(now, t.id, fx)
+		case timerStaged:
+			fx = c.askStaged(now, t.id, fx)
+		case timerCheck:
+			fx = c.check(now, t, fx)
+		case timerReconcile:
+			if t.index == c.session {
+				fx = c.reconcileAll(now, fx)
+			}
+		case timerLost:
+			fx = c.expunge(now, t.id, fx)
+		}
+	}
+	return fx
+}
+
+// Settle looks at every app that may have something to do, moves deployments
+// on, and asks for offers if some are needed.
+func (c *Core) Settle(now time.Time, fx []Effect) []Effect {
+	for len(c.changed) > 0 {
+		ids := slices.Sorted(maps.Keys(c.changed))
+		clear(c.changed)
+		for _, id := range ids {
+			if a := c.apps[id]; a != nil {
+				fx = c.converge(now, a, fx)
+			}
+		}
+		fx = c.advanceDeployments(now, fx)
+	}
+	return c.askForOffers(now, fx)
+}
+
+func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
+	c.frameworkID = in.FrameworkID
+	for _, s := range in.Apps {
+		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
+		c.changed[s.App.ID] = true
+		c.lastVersion = max(c.lastVersion, s.App.Version)
+	}
+	for _, i := range in.Instances {
+		i.heard = now
+		c.instances[i.TaskID] = i
+		if a := c.apps[i.App]; a != nil {
+			a.instances[i.TaskID] = i
+		}
+		if i.State == task.Running {
+			c.startChecks(now, i)
+		}
+		if !i.Lost.IsZero() {
+			c.lostTimer(i)
+		}
+	}
+	c.deployments = in.Deployments
+	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
+	return fx
+}
+
+func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
+	event := "scheduler_registered_event"
+	if c.frameworkID != "" {
+		event = "scheduler_reregistered_event"
+	}
+	if c.frameworkID != in.FrameworkID {
+		c.frameworkID = in.FrameworkID
+		fx = append(fx, Save{Key: KeyFramework, Value: in.FrameworkID})
+	}
+	c.session++
+	c.masterID, c.connected, c.suppressed = in.MasterID, true, false
+	fx = append(fx, Event{Type: event, Time: now, Body: map[string]any{"frameworkId": in.FrameworkID, "master": in.MasterID}})
+	for _, i := range c.sortedInstances() {
+		i.told = false
+		if i.Killing {
+			fx = c.sendKill(now, i, fx)
+		}
+	}
+	c.lastRevive = time.Time{}
+	return c.reconcileAll(now, fx)
+}
+
+// reconcileAll asks about every task by name, and then for all that the master
+// knows; the timer asks again, soon while some have had no answer.
+func (c *Core) reconcileAll(now time.Time, fx []Effect) []Effect {
+	if !c.connected {
+		return fx
+	}
+	ask := map[string]string{}
+	for id, i := range c.instances {
+		if !i.told {
+			ask[id] = i.Agent
+		}
+	}
+	if len(ask) > 0 {
+		fx = append(fx, Reconcile{Tasks: ask})
+		c.timers.Add(now.Add(15*time.Second), timer{kind: timerReconcile, index: c.session})
+		return fx
+	}
+	for _, i := range c.instances {
+		i.told = false
+	}
+	c.timers.Add(now.Add(c.cfg.ReconcileEach), timer{kind: timerReconcile, index: c.session})
+	return append(fx, Reconcile{})
+}
+
+func (c *Core) sortedInstances() []*Instance {
+	out := make([]*Instance, 0, len(c.instances))
+	for _, i := range c.instances {
+		out = append(out, i)
+	}
+	slices.SortFunc(out, func(a, b *Instance) int { return strings.Compare(a.TaskID, b.TaskID) })
+	return out
+}
+
+// version is a new version: the time, made unique.
+func (c *Core) version(now time.Time) string {
+	v := Timestamp(now)
+	for v <= c.lastVersion {
+		now = now.Add(time.Millisecond)
+		v = Timestamp(now)
+	}
+	c.lastVersion = v
+	return v
+}
+
+func (c *Core) resetDelay(in ResetDelay, fx []Effect) ([]Effect, error) {
+	a := c.apps[in.App]
+	if a == nil || c.need(a) == 0 {
+		return fx, notFound("Application", in.App)
+	}
+	a.delay, a.delayed = 0, time.Time{}
+	c.changed[in.App] = true
+	return fx, nil
+}

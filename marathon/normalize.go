@@ -1,0 +1,218 @@
+package marathon
+
+import (
+	"encoding/json"
+	"path"
+	"strings"
+)
+
+// normalize brings the older shapes into the canonical one
+// (AppNormalization.scala): uris become fetch, docker.network becomes
+// networks, docker.portMappings move up, ports become portDefinitions.
+func (a *App) normalize(old *legacy, fields map[string]json.RawMessage) error {
+	a.ID = absolute(a.ID, "/")
+	for i, d := range a.Dependencies {
+		a.Dependencies[i] = absolute(d, path.Dir(a.ID))
+	}
+	if len(old.URIs) > 0 && len(a.Fetch) > 0 {
+		return problem("/uris", "may not be set together with fetch")
+	}
+	for _, u := range old.URIs {
+		a.Fetch = append(a.Fetch, Fetch{URI: u})
+	}
+	if err := a.normalizeNetworks(old); err != nil {
+		return err
+	}
+	a.normalizePorts(old, fields)
+	for i := range a.HealthChecks {
+		a.HealthChecks[i].setDefaults()
+	}
+	for i := range a.Readiness {
+		a.Readiness[i].setDefaults()
+	}
+	if a.Container != nil && a.Container.Volumes == nil {
+		a.Container.Volumes = []Volume{}
+	}
+	if d := a.docker(); d != nil && d.Parameters == nil {
+		d.Parameters = []Parameter{}
+	}
+	if a.Executor == "//cmd" {
+		a.Executor = ""
+	}
+	return nil
+}
+
+func (a *App) docker() *Docker {
+	if a.Container == nil {
+		return nil
+	}
+	return a.Container.Docker
+}
+
+func absolute(id, base string) string {
+	id = strings.TrimSpace(id)
+	if id == "" {
+		return ""
+	}
+	return path.Join("/", path.Join(ifRelative(id, base), id))
+}
+
+func ifRelative(id, base string) string {
+	if strings.HasPrefix(id, "/") {
+		return "/"
+	}
+	return base
+}
+
+func (a *App) normalizeNetworks(old *legacy) error {
+	if a.Container != nil && a.Container.Type == "" {
+		a.Container.Type = "DOCKER"
+	}
+	if old.Container != nil && old.Container.Docker.Network != "" && len(a.Networks) > 0 && old.Container.Docker.Network != "USER" {
+		if want := legacyModes[strings.ToUpper(old.Container.Docker.Network)]; want != a.Networks[0].Mode {
+			return problem("/container/docker/network", "%s contradicts networks[0].mode %s; leave the older field out", old.Container.Docker.Network, a.Networks[0].Mode)
+		}
+	}
+	if len(a.Networks) > 0 {
+		return nil
+	}
+	mode := ""
+	if old.Container != nil {
+		mode = strings.ToUpper(old.Container.Docker.Network)
+	}
+	n, known := legacyModes[mode]
+	if !known {
+		return problem("/container/docker/network", "%q is none of BRIDGE, HOST, USER, NONE", mode)
+	}
+	a.Networks = []Network{{Mode: n}}
+	if old.IPAddress != nil {
+		a.Networks[0] = Network{Mode: NetworkContainer, Name: old.IPAddress.NetworkName}
+	}
+	if mode == "" && old.IPAddress == nil && a.Container != nil && len(a.Container.PortMappings) > 0 {
+		a.Networks[0].Mode = NetworkBridge
+	}
+	return nil
+}
+
+var legacyModes = map[string]string{"": NetworkHost, "HOST": NetworkHost, "BRIDGE": NetworkBridge, "USER": NetworkContainer, "NONE": NetworkContainer}
+
+// normalizePorts gives bridge and host apps their one default port, and host
+// apps their definitions out of ports.
+func (a *App) normalizePorts(old *legacy, fields map[string]json.RawMessage) {
+	if old.Container != nil && a.Container != nil && len(a.Container.PortMappings) == 0 {
+		a.Container.PortMappings = old.Container.Docker.PortMappings
+	}
+	if a.mode() == NetworkHost {
+		a.hostPorts(old, fields)
+		return
+	}
+	a.Ports = nil
+	if a.Container == nil {
+		a.Container = &Container{Type: "MESOS"}
+	}
+	if old.IPAddress != nil {
+		for _, p := range old.IPAddress.Discovery.Ports {
+			a.Container.PortMappings = append(a.Container.PortMappings, PortMapping{ContainerPort: p.Number, Name: p.Name, Protocol: p.Protocol})
+		}
+	}
+	if len(a.Container.PortMappings) == 0 && a.mode() == NetworkBridge && !emptyList(fields, "portMappings") {
+		a.Container.PortMappings = []PortMapping{{Name: "default"}}
+	}
+	for i := range a.Container.PortMappings {
+		m := &a.Container.PortMappings[i]
+		m.Protocol = protocolName(m.Protocol)
+		if m.HostPort == nil && a.mode() == NetworkBridge {
+			m.HostPort = new(0)
+		}
+	}
+}
+
+// emptyList says whether the container names the list and leaves it empty.
+func emptyList(fields map[string]json.RawMessage, name string) bool {
+	var c map[string]json.RawMessage
+	if json.Unmarshal(fields["container"], &c) != nil {
+		return false
+	}
+	return string(c[name]) == "[]"
+}
+
+func (a *App) hostPorts(old *legacy, fields map[string]json.RawMessage) {
+	for _, p := range old.Ports {
+		a.Ports = append(a.Ports, PortDefinition{Port: p})
+	}
+	_, named := fields["portDefinitions"]
+	_, namedOld := fields["ports"]
+	if len(a.Ports) == 0 && !named && !namedOld {
+		a.Ports = []PortDefinition{{Name: "default"}}
+	}
+	for i := range a.Ports {
+		a.Ports[i].Protocol = protocolName(a.Ports[i].Protocol)
+	}
+}
+
+func protocolName(p string) string {
+	if p == "" {
+		return "tcp"
+	}
+	return strings.ToLower(p)
+}
+
+func (a *App) mode() string {
+	if len(a.Networks) == 0 {
+		return NetworkHost
+	}
+	return a.Networks[0].Mode
+}
+
+// setDefaults fills in what a check leaves open. Times that are 0 were not
+// given: no check can have them.
+func (h *HealthCheck) setDefaults() {
+	h.Protocol = strings.ToUpper(h.Protocol)
+	if h.Protocol == "" {
+		h.Protocol = "HTTP"
+	}
+	if h.Path == "" && strings.Contains(h.Protocol, "HTTP") {
+		h.Path = "/"
+	}
+	if h.PortIndex == nil && h.Port == nil && h.Protocol != "COMMAND" {
+		h.PortIndex = new(0)
+	}
+	if h.Interval == 0 {
+		h.Interval = 60
+	}
+	if h.Timeout == 0 {
+		h.Timeout = 20
+	}
+}
+
+// UnmarshalJSON fills in the defaults for which 0 is a value of its own.
+func (h *HealthCheck) UnmarshalJSON(text []byte) error {
+	type plain HealthCheck
+	v := plain{GraceSeconds: 300, MaxFailures: 3, Delay: 15}
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
+	*h = HealthCheck(v)
+	return nil
+}
+
+func (r *ReadinessCheck) setDefaults() {
+	set := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	set(&r.Name, "readinessCheck")
+	set(&r.Protocol, "HTTP")
+	set(&r.Path, "/")
+	set(&r.PortName, "http-api")
+	if r.Interval == 0 {
+		r.Interval = 30
+	}
+	if r.Timeout == 0 {
+		r.Timeout = 10
+	}
+	if len(r.ReadyCodes) == 0 {
+		r.ReadyCodes = []int{200}
+	}
+}

@@ -1,0 +1,233 @@
+package marathon
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// Refusals count why offers did not do for an app since it waits.
+type Refusals struct {
+	Processed int
+	Lacking   map[string]int             // by resource name
+	Largest   map[string]resources.Milli // the largest amount seen of it
+	LastUsed  time.Time
+	LastSeen  time.Time
+}
+
+// pool is what the offers of one agent in one role hold together.
+type pool struct {
+	offers []string
+	first  task.Offer
+	left   resources.Resources
+	specs  []task.Spec
+}
+
+// offered launches what is lacking on what is offered and gives the rest back.
+func (c *Core) offered(now time.Time, in Offered, fx []Effect) []Effect {
+	pools := poolsOf(in.Offers)
+	for _, a := range c.waiting(now) {
+		fx = c.place(now, a, pools, fx)
+	}
+	for _, p := range pools {
+		refuse := time.Hour // until the next revive
+		if len(c.lacking) > 0 {
+			refuse = c.cfg.Hold
+		}
+		if len(p.specs) == 0 {
+			fx = append(fx, Decline{Offers: p.offers, Refuse: refuse})
+			continue
+		}
+		fx = append(fx, Accept{Offers: p.offers, Agent: p.first.Agent, Specs: p.specs, Refuse: 0})
+	}
+	return fx
+}
+
+func poolsOf(offers []task.Offer) []*pool {
+	type place struct{ agent, role string }
+	byPlace := map[place]*pool{}
+	var out []*pool
+	for _, o := range offers {
+		key := place{o.Agent, o.Role}
+		p := byPlace[key]
+		if p == nil {
+			p = &pool{first: o}
+			byPlace[key] = p
+			out = append(out, p)
+		}
+		p.offers = append(p.offers, o.ID)
+		p.left = p.left.Add(o.Resources...)
+	}
+	return out
+}
+
+// waiting lists the apps that could launch now, those that wait longest first.
+func (c *Core) waiting(now time.Time) []*app {
+	var out []*app
+	for _, id := range slices.Sorted(maps.Keys(c.lacking)) {
+		if a := c.lacking[id]; !a.delayed.After(now) && c.unmet(a) == "" {
+			out = append(out, a)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *app) int { return a.since.Compare(b.since) })
+	return out
+}
+
+// unmet names a dependency that is not up yet, "" when there is none.
+func (c *Core) unmet(a *app) string {
+	for _, id := range a.def.Dependencies {
+		dep := c.apps[id]
+		if dep == nil {
+			return id
+		}
+		n := c.census(dep)
+		if least, _ := n.bounds(dep.def.Upgrade); n.healthy < max(least, min(1, n.target)) {
+			return id
+		}
+	}
+	return ""
+}
+
+// place launches as many instances of an app as fit.
+func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect {
+	need := c.need(a)
+	want := a.def.amounts()
+	for _, p := range pools {
+		if !a.def.acceptsRole(p.first.Role) {
+			continue
+		}
+		a.seen.Processed++
+		a.seen.LastSeen = now
+		for need > 0 {
+			part, lacking := take(p.left, want, p.first.Role)
+			if lacking != "" {
+				a.seen.note(lacking, p.left.Amount(lacking))
+				break
+			}
+			p.left = p.left.Sub(part...)
+			var spec task.Spec
+			spec, fx = c.launch(now, a, &p.first, part, fx)
+			p.specs = append(p.specs, spec)
+			a.seen.LastUsed = now
+			need--
+		}
+	}
+	return fx
+}
+
+func (r *Refusals) note(name string, had resources.Milli) {
+	if r.Lacking == nil {
+		r.Lacking, r.Largest = map[string]int{}, map[string]resources.Milli{}
+	}
+	r.Lacking[name]++
+	r.Largest[name] = max(r.Largest[name], had)
+}
+
+// amounts is what one instance needs.
+func (a *App) amounts() resources.Scalars {
+	amount := func(name string, v float64) resources.Scalar {
+		m, _ := resources.FromFloat(v) // validated
+		return resources.Scalar{Name: name, Amount: m}
+	}
+	return resources.NewScalars(amount("cpus", a.CPUs), amount("mem", a.Mem), amount("disk", a.Disk), amount("gpus", float64(a.GPUs)))
+}
+
+func (a *App) acceptsRole(role string) bool {
+	return a.Role == role
+}
+
+// take cuts an amount out of what is there, reserved parts first; lacking names
+// the resource of which there is too little.
+func take(from resources.Resources, want resources.Scalars, role string) (part resources.Resources, lacking string) {
+	for _, w := range want {
+		left := w.Amount
+		for _, reserved := range []bool{true, false} {
+			for i := range from {
+				r := &from[i]
+				if left == 0 || r.Name != w.Name || r.Kind != resources.KindScalar || r.Disk != nil || r.Revocable || reserved != (len(r.Reservations) > 0) {
+					continue
+				}
+				piece := *r
+				piece.Scalar, piece.Role = min(left, r.Scalar), cmp.Or(r.Role, role)
+				left -= piece.Scalar
+				part = part.Add(piece)
+			}
+		}
+		if left > 0 {
+			return nil, w.Name
+		}
+	}
+	return part, ""
+}
+
+// launch makes a new instance; it is saved before its launch leaves.
+func (c *Core) launch(now time.Time, a *app, o *task.Offer, part resources.Resources, fx []Effect) (task.Spec, []Effect) {
+	i := &Instance{
+		App: a.def.ID, Version: a.def.ConfigVersion(), Role: o.Role, Agent: o.Agent, Host: o.Hostname,
+		State: task.Staging, Staged: now, heard: now,
+	}
+	i.ID, i.TaskID = TaskIDOf(a.def.ID, c.cfg.NewID())
+	i.Ports = a.def.assignPorts()
+	c.instances[i.TaskID] = i
+	a.instances[i.TaskID] = i
+	c.changed[a.def.ID] = true
+	c.timers.Add(now.Add(c.cfg.StagedLimit), timer{kind: timerStaged, id: i.TaskID})
+	return a.def.spec(i, part), append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
+}
+
+// askForOffers revives when more is needed than was asked for, and suppresses
+// when nothing is.
+func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
+	switch {
+	case !c.connected:
+		return fx
+	case len(c.lacking) == 0 && !c.suppressed:
+		c.suppressed = true
+		return append(fx, Suppress{})
+	case len(c.lacking) == 0:
+		return fx
+	}
+	waiting := c.waiting(now)
+	more := slices.ContainsFunc(waiting, func(a *app) bool { return c.need(a) > a.asked })
+	if !more || c.reviveWait {
+		return fx
+	}
+	if at := c.lastRevive.Add(c.cfg.ReviveGap); at.After(now) {
+		c.reviveWait = true
+		c.timers.Add(at, timer{kind: timerRevive})
+		return fx
+	}
+	for _, a := range waiting {
+		a.asked = c.need(a)
+	}
+	c.lastRevive, c.suppressed = now, false
+	return append(fx, Revive{})
+}
+
+// reason says in a sentence why an app does not have all its instances yet, ""
+// when nothing is lacking.
+func (c *Core) reason(now time.Time, a *app) string {
+	switch need := c.need(a); {
+	case c.blocked(a.def.ID):
+		return "waits for an earlier step of its deployment"
+	case need == 0:
+		return ""
+	case !c.connected:
+		return "there is no connection to a master"
+	case c.unmet(a) != "":
+		return fmt.Sprintf("waits for %s, on which it depends", c.unmet(a))
+	case a.delayed.After(now):
+		return fmt.Sprintf("an instance failed; the next launch is in %s", a.delayed.Sub(now).Round(time.Second))
+	}
+	for _, w := range a.def.amounts() {
+		if a.seen.Lacking[w.Name] > 0 {
+			return fmt.Sprintf("needs %s %s; the largest offer had %s", w.Amount, w.Name, a.seen.Largest[w.Name])
+		}
+	}
+	return "waits for offers; none has come yet"
+}

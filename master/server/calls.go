@@ -1,0 +1,216 @@
+package server
+
+import (
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/convert"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	schedulerv1 "github.com/mesopool/mesopool/mesos/v1/scheduler"
+	"github.com/mesopool/mesopool/task"
+)
+
+// take turns a call into a command. What is about operations or inverse
+// offers, of which this master makes none, has nothing to change.
+func (s *Server) take(st *stream, c *schedulerv1.Call) {
+	id := c.GetFrameworkId().GetValue()
+	switch c.GetType() {
+	case schedulerv1.Call_ACKNOWLEDGE:
+		s.acknowledge(id, c.Acknowledge)
+	case schedulerv1.Call_ACCEPT:
+		s.accept(st, id, c.Accept)
+	case schedulerv1.Call_DECLINE:
+		s.registry.answered(st.info.Load(), c.Decline.OfferIds)
+		s.put(master.Decline{Framework: id, Offers: offerIDs(c.Decline.OfferIds), Refuse: refuseTime(c.Decline.Filters)})
+	case schedulerv1.Call_KILL:
+		s.kill(id, c.Kill)
+	case schedulerv1.Call_RECONCILE:
+		s.reconcile(id, c.Reconcile)
+	case schedulerv1.Call_RECONCILE_OPERATIONS:
+		reconcileOperations(st, c.ReconcileOperations)
+	case schedulerv1.Call_REVIVE:
+		s.put(master.Revive{Framework: id, Roles: c.GetRevive().GetRoles()})
+	case schedulerv1.Call_SUPPRESS:
+		s.put(master.Suppress{Framework: id, Roles: c.GetSuppress().GetRoles()})
+	case schedulerv1.Call_TEARDOWN:
+		s.put(master.Teardown{Framework: id})
+	case schedulerv1.Call_SHUTDOWN:
+		s.put(master.ShutdownExecutor{Framework: id, Agent: c.Shutdown.GetAgentId().GetValue(), Executor: c.Shutdown.GetExecutorId().GetValue()})
+	case schedulerv1.Call_MESSAGE:
+		m := c.Message
+		s.put(master.Message{Framework: id, Agent: m.GetAgentId().GetValue(), Executor: m.GetExecutorId().GetValue(), Data: m.GetData()})
+	}
+}
+
+func (s *Server) acknowledge(framework string, a *schedulerv1.Call_Acknowledge) {
+	s.put(master.Acknowledge{
+		Key: task.Key{Framework: framework, ID: a.GetTaskId().GetValue()}, Agent: a.GetAgentId().GetValue(), UUID: task.UUID(a.GetUuid()),
+	})
+}
+
+func (s *Server) kill(framework string, k *schedulerv1.Call_Kill) {
+	cmd := master.Kill{Key: task.Key{Framework: framework, ID: k.GetTaskId().GetValue()}, Agent: k.GetAgentId().GetValue()}
+	if k.KillPolicy != nil {
+		cmd.Wire, _ = proto.Marshal(k.KillPolicy) // it was unmarshalled: nothing is missing
+	}
+	s.put(cmd)
+}
+
+func (s *Server) reconcile(framework string, r *schedulerv1.Call_Reconcile) {
+	cmd := master.Reconcile{Framework: framework}
+	for _, t := range r.GetTasks() {
+		cmd.Tasks = append(cmd.Tasks, master.ReconcileTask{ID: t.GetTaskId().GetValue(), Agent: t.GetAgentId().GetValue()})
+	}
+	s.put(cmd)
+}
+
+// reconcileOperations: no operation is known here, for none is ever started.
+func reconcileOperations(st *stream, r *schedulerv1.Call_ReconcileOperations) {
+	for _, o := range r.GetOperations() {
+		st.push(operationEvent(&mesosv1.OperationStatus{
+			OperationId: o.OperationId, AgentId: o.AgentId, ResourceProviderId: o.ResourceProviderId,
+			State: mesosv1.OperationState_OPERATION_UNKNOWN.Enum(), Message: new("Reconciliation: Operation is unknown"),
+		}))
+	}
+}
+
+func operationEvent(status *mesosv1.OperationStatus) *schedulerv1.Event {
+	return &schedulerv1.Event{
+		Type:                  schedulerv1.Event_UPDATE_OPERATION_STATUS.Enum(),
+		UpdateOperationStatus: &schedulerv1.Event_UpdateOperationStatus{Status: status},
+	}
+}
+
+func offerIDs(in []*mesosv1.OfferID) []string {
+	out := make([]string, len(in))
+	for i := range in {
+		out[i] = in[i].GetValue()
+	}
+	return out
+}
+
+// Mesos' bounds of a refusal (allocator/mesos/hierarchical.cpp).
+const (
+	defaultRefuse = 5 * time.Second
+	maxRefuse     = 365 * 24 * time.Hour
+)
+
+func refuseTime(f *mesosv1.Filters) time.Duration {
+	s := f.GetRefuseSeconds()
+	switch {
+	case f == nil || math.IsNaN(s) || s < 0:
+		return defaultRefuse
+	case s > maxRefuse.Seconds():
+		return maxRefuse
+	}
+	return seconds(s)
+}
+
+// accept collects the launches of all operations, in order. The operations
+// that this master does not have are refused one by one, so that a framework
+// never waits for an answer.
+func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept) {
+	info := st.info.Load()
+	role := s.registry.answered(info, a.OfferIds)
+	cmd := master.Accept{Framework: framework, Offers: offerIDs(a.OfferIds), Refuse: refuseTime(a.Filters)}
+	for _, op := range a.Operations {
+		switch op.GetType() {
+		case mesosv1.Offer_Operation_LAUNCH:
+			cmd.Launches = s.launches(cmd.Launches, op, role)
+		case mesosv1.Offer_Operation_LAUNCH_GROUP:
+			cmd.Launches = s.group(cmd.Launches, op, role)
+		default:
+			s.refuseOperation(st, op)
+		}
+	}
+	s.put(cmd)
+}
+
+func (s *Server) launches(list []master.Launch, op *mesosv1.Offer_Operation, role string) []master.Launch {
+	tasks := op.GetLaunch().GetTaskInfos()
+	if list == nil {
+		list = make([]master.Launch, 0, len(tasks))
+	}
+	for _, t := range tasks {
+		l := s.launch(t, role)
+		if op.Id != nil {
+			l.Invalid = "The `id` field cannot be set on LAUNCH operations"
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+const noGroups = "task groups (LAUNCH_GROUP) are not supported by this master; launch the tasks one by one"
+
+func (s *Server) group(list []master.Launch, op *mesosv1.Offer_Operation, role string) []master.Launch {
+	for _, t := range op.GetLaunchGroup().GetTaskGroup().GetTasks() {
+		l := s.launch(t, role)
+		l.Invalid, l.Group = noGroups, true
+		list = append(list, l)
+	}
+	return list
+}
+
+// launch checks a task and writes it as its agent will get it: resources as a
+// stack of reservations, allocated to the offer's role.
+func (s *Server) launch(t *mesosv1.TaskInfo, role string) master.Launch {
+	l := master.Launch{
+		ID: t.GetTaskId().GetValue(), Name: t.GetName(), Agent: t.GetAgentId().GetValue(),
+		Executor: t.GetExecutor().GetExecutorId().GetValue(),
+	}
+	allocate(t.Resources, role)
+	allocate(t.GetExecutor().GetResources(), role)
+	l.Invalid = taskProblem(t, s.registry.agent(l.Agent).limits)
+	if l.Invalid != "" {
+		return l
+	}
+	var err error
+	if l.Resources, err = convert.Resources(t.Resources); err != nil {
+		l.Invalid = "Task uses invalid resources: " + err.Error()
+		return l
+	}
+	if l.Origin, err = proto.Marshal(t); err != nil {
+		l.Invalid = err.Error()
+	}
+	return l
+}
+
+// allocate brings resources into the form that is used between masters and
+// agents, in place (common/resources_utils.cpp, upgradeResource).
+func allocate(list []*mesosv1.Resource, role string) {
+	for _, r := range list {
+		upgrade(r)
+		if r.AllocationInfo == nil {
+			r.AllocationInfo = &mesosv1.Resource_AllocationInfo{Role: &role}
+		}
+	}
+}
+
+func upgrade(r *mesosv1.Resource) {
+	if len(r.Reservations) == 0 && r.GetRole() != "*" {
+		one := &mesosv1.Resource_ReservationInfo{Type: mesosv1.Resource_ReservationInfo_STATIC.Enum(), Role: r.Role}
+		if r.Reservation != nil {
+			one.Type = mesosv1.Resource_ReservationInfo_DYNAMIC.Enum()
+			one.Principal, one.Labels = r.Reservation.Principal, r.Reservation.Labels
+		}
+		r.Reservations = []*mesosv1.Resource_ReservationInfo{one}
+	}
+	r.Role, r.Reservation = nil, nil
+}
+
+// refuseOperation: one with an ID gets an answer, one without gets none, as in
+// Mesos.
+func (s *Server) refuseOperation(st *stream, op *mesosv1.Offer_Operation) {
+	s.log.Info("refused an operation that this master does not have", "framework", st.info.Load().ID, "operation", op.GetType())
+	if op.Id == nil {
+		return
+	}
+	st.push(operationEvent(&mesosv1.OperationStatus{
+		OperationId: op.Id, State: mesosv1.OperationState_OPERATION_ERROR.Enum(),
+		Message: new("operations of type " + op.GetType().String() + " are not supported by this master"),
+	}))
+}

@@ -1,0 +1,350 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/libprocess"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/store"
+)
+
+// Server is a Mesos master. Its methods may be called from any goroutine.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	node    *libprocess.Node
+	self    *mesosv1.MasterInfo
+	started time.Time
+
+	inbox    inbox
+	stopped  chan struct{}
+	registry registry
+	agents   agentTable
+	snapshot snapshotCache
+	tally    tally
+}
+
+// New returns a server that has not started.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), stopped: make(chan struct{})}
+	s.inbox.init()
+	s.registry.init()
+	s.node = libprocess.NewNode(libprocess.Config{
+		Listener: cfg.Listener, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
+	})
+	s.agents.init(s.node)
+	s.self = s.masterInfo()
+	s.node.Handle(masterActor, s.receive)
+	return s, nil
+}
+
+// ID returns the master's UUID as text.
+func (s *Server) ID() string { return s.cfg.ID }
+
+// UPID returns the master's address for agents.
+func (s *Server) UPID() libprocess.UPID { return s.node.UPID(masterActor) }
+
+// Run recovers the agents that the store knows and serves until ctx ends, then
+// returns nil. An error is that of the store or of the listener.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.stopped)
+	core := master.NewCore(s.cfg.Core)
+	if err := s.recover(ctx, core); err != nil {
+		s.cfg.Listener.Close()
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.loop(ctx, core) })
+	g.Go(func() error { return s.node.Run(ctx) })
+	return g.Wait()
+}
+
+// recover tells the core of the agents from before the start.
+func (s *Server) recover(ctx context.Context, core *master.Core) error {
+	agents, err := loadAgents(ctx, s.cfg.Store)
+	if err != nil {
+		return err
+	}
+	batch := make([]any, len(agents))
+	for i := range agents {
+		s.registry.setAgent(&agents[i])
+		batch[i] = master.Recover{Agent: agents[i]}
+	}
+	s.log.Info("recovered", "agents", len(agents), "master", s.cfg.ID)
+	return s.batch(ctx, core, batch)
+}
+
+// inbox is what waits for the loop.
+type inbox struct {
+	mu     sync.Mutex
+	queue  []any // master.Command, request or func(*master.Core)
+	wakeup chan struct{}
+}
+
+func (b *inbox) init() { b.wakeup = make(chan struct{}, 1) }
+
+func (b *inbox) put(in any) {
+	b.mu.Lock()
+	b.queue = append(b.queue, in)
+	b.mu.Unlock()
+	select {
+	case b.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+func (b *inbox) take() []any {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	batch := b.queue
+	b.queue = nil
+	return batch
+}
+
+// request is a command whose sender waits until it is done.
+type request struct {
+	cmd  master.Command
+	done chan<- error
+}
+
+// put hands a command to the core. It never blocks.
+func (s *Server) put(cmd master.Command) { s.inbox.put(cmd) }
+
+var errStopped = errors.New("the master has stopped")
+
+// do hands a command to the core and returns when its effects have left.
+func (s *Server) do(ctx context.Context, cmd master.Command) error {
+	done := make(chan error, 1)
+	s.inbox.put(request{cmd, done})
+	select {
+	case err := <-done:
+		return err
+	case <-s.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// View calls f with the core, between two batches. f must return soon and keep
+// nothing that is not immutable.
+func (s *Server) View(ctx context.Context, f func(*master.Core)) error {
+	done := make(chan struct{})
+	s.inbox.put(func(c *master.Core) { f(c); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-s.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// loop owns the core: what has come in, then the effects, then sleep.
+func (s *Server) loop(ctx context.Context, core *master.Core) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var tick <-chan time.Time
+		if next := core.Next(); !next.IsZero() {
+			timer.Reset(time.Until(next))
+			tick = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.inbox.wakeup:
+		case <-tick:
+		}
+		if err := s.takeAll(ctx, core); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// maxBatch bounds how long the first of a batch waits for the last.
+const maxBatch = 2048
+
+func (s *Server) takeAll(ctx context.Context, core *master.Core) error {
+	inputs := s.inbox.take()
+	for first := true; first || len(inputs) > 0; first = false {
+		n := min(len(inputs), maxBatch)
+		if err := s.batch(ctx, core, inputs[:n]); err != nil {
+			return err
+		}
+		inputs = inputs[n:]
+	}
+	return nil
+}
+
+// answered is a request and what became of it.
+type answered struct {
+	done chan<- error
+	err  error
+}
+
+// round is what one batch leaves to do.
+type round struct {
+	fx      []master.Effect
+	answers []answered
+	views   []func(*master.Core)
+	touched []string // frameworks whose connection may have changed
+}
+
+// batch applies the inputs, commits what must be durable, and only then lets
+// everything else leave.
+func (s *Server) batch(ctx context.Context, core *master.Core, inputs []any) error {
+	r := s.apply(core, inputs)
+	if err := s.commit(ctx, r.fx); err != nil {
+		return err
+	}
+	for _, e := range r.fx {
+		s.dispatch(e)
+	}
+	s.registry.refresh(core, r.touched)
+	for _, a := range r.answers {
+		a.done <- a.err
+	}
+	for _, view := range r.views {
+		view(core)
+	}
+	return nil
+}
+
+func (s *Server) apply(core *master.Core, inputs []any) *round {
+	r := &round{}
+	now := time.Now()
+	for _, in := range inputs {
+		switch in := in.(type) {
+		case func(*master.Core):
+			r.views = append(r.views, in)
+		case request:
+			r.answers = append(r.answers, answered{in.done, s.applyOne(core, now, in.cmd, r)})
+		case master.Command:
+			s.applyOne(core, now, in, r)
+		}
+	}
+	if next := core.Next(); !next.IsZero() && !next.After(now) {
+		s.applyOne(core, now, master.Tick{}, r)
+		r.touched = append(r.touched, s.registry.away()...)
+	}
+	return r
+}
+
+// applyOne: a refusal has changed nothing; most are races that the protocol
+// expects.
+func (s *Server) applyOne(core *master.Core, now time.Time, cmd master.Command, r *round) error {
+	var err error
+	r.fx, err = core.Apply(now, cmd, r.fx)
+	r.touched = append(r.touched, frameworksOf(cmd)...)
+	s.snapshot.changed()
+	if err != nil {
+		s.log.Debug("not done", "command", fmt.Sprintf("%T", cmd), "because", err)
+	}
+	return err
+}
+
+// frameworksOf names the frameworks that a command may connect, disconnect,
+// make known or forget.
+func frameworksOf(cmd master.Command) []string {
+	switch cmd := cmd.(type) {
+	case master.Disconnect:
+		return []string{cmd.Framework}
+	case master.Teardown:
+		return []string{cmd.Framework}
+	case master.ReregisterAgent:
+		ids := make([]string, len(cmd.Frameworks))
+		for i := range cmd.Frameworks {
+			ids[i] = cmd.Frameworks[i].ID
+		}
+		return ids
+	}
+	return nil
+}
+
+func (s *Server) commit(ctx context.Context, fx []master.Effect) error {
+	var ops []store.Op
+	for _, e := range fx {
+		if p, ok := e.(master.Persist); ok {
+			op, err := agentOp(p)
+			if err != nil {
+				return err
+			}
+			ops = append(ops, op)
+		}
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	if err := s.cfg.Store.Commit(ctx, ops); err != nil {
+		return fmt.Errorf("server: the agents could not be saved, so nothing was done: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) dispatch(e master.Effect) {
+	switch e := e.(type) {
+	case master.ToFramework:
+		s.toFramework(e)
+	case master.ToAgent:
+		s.agents.send(e, s.log, s.pingTimeout())
+	case master.CloseStream:
+		s.registry.closeStream(e.Stream)
+	case master.Persist:
+		s.registry.persisted(e)
+	case master.Watch:
+		s.watch(e)
+	case master.Unwatch:
+		s.agents.unwatch(e)
+	}
+}
+
+func (s *Server) pingTimeout() time.Duration { return s.cfg.Core.PingTimeout() }
+
+// snapshotCache shares one snapshot among readers.
+type snapshotCache struct {
+	version atomic.Uint64
+
+	mu   sync.Mutex
+	last *master.Snapshot
+	of   uint64 // the version that last shows
+	at   time.Time
+}
+
+// snapshotAge is how old a snapshot may be while things change.
+const snapshotAge = 100 * time.Millisecond
+
+func (c *snapshotCache) changed() { c.version.Add(1) }
+
+// Snapshot returns what the master knows, at most 100 ms old. Readers share it
+// and must not change it.
+func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
+	c := &s.snapshot
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	version := c.version.Load()
+	if c.last != nil && (c.of == version || time.Since(c.at) < snapshotAge) {
+		return c.last, nil
+	}
+	var fresh *master.Snapshot
+	if err := s.View(ctx, func(core *master.Core) { fresh = core.Collect() }); err != nil {
+		return nil, fmt.Errorf("server: snapshot: %w", err)
+	}
+	fresh.Sort()
+	c.last, c.of, c.at = fresh, version, time.Now()
+	return fresh, nil
+}
