@@ -175,7 +175,7 @@ func (c *Core) askStaged(now time.Time, id string, fx []Effect) []Effect {
 func (c *Core) tellStatus(now time.Time, i *Instance, s task.Status, fx []Effect) []Effect {
 	addresses := make([]map[string]string, 0, len(i.Addresses))
 	for _, a := range i.Addresses {
-		addresses = append(addresses, map[string]string{"ipAddress": a, "protocol": ipProtocol(a)})
+		addresses = append(addresses, map[string]string{"ipAddress": a, "protocol": IPProtocol(a)})
 	}
 	return append(fx, Event{Type: "status_update_event", Time: now, Body: map[string]any{
 		"slaveId": i.Agent, "taskId": i.TaskID, "taskStatus": i.State.String(), "message": s.Message, "appId": i.App,
@@ -196,7 +196,8 @@ func condition(s task.State) string {
 	return string(name)
 }
 
-func ipProtocol(address string) string {
+// IPProtocol is IPv4 or IPv6.
+func IPProtocol(address string) string {
 	for _, r := range address {
 		if r == ':' {
 			return "IPv6"

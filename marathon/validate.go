@@ -230,3 +230,12 @@ func (a *App) portPath(i int) string {
 	}
 	return fmt.Sprintf("/container/portMappings(%d)", i)
 }
+
+// ServicePorts lists the app's service ports, which load balancers use.
+func (a *App) ServicePorts() []int {
+	out := []int{}
+	for _, p := range a.ports() {
+		out = append(out, p.service)
+	}
+	return out
+}

@@ -1,0 +1,386 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mesopool/mesopool/marathon"
+)
+
+// appInfo is an app with what goes on around it.
+type appInfo struct {
+	*marathon.App
+	TasksStaged     int               `json:"tasksStaged"`
+	TasksRunning    int               `json:"tasksRunning"`
+	TasksHealthy    int               `json:"tasksHealthy"`
+	TasksUnhealthy  int               `json:"tasksUnhealthy"`
+	Deployments     []idRef           `json:"deployments"`
+	Tasks           *[]taskInfo       `json:"tasks,omitempty"`
+	LastTaskFailure *marathon.Failure `json:"lastTaskFailure,omitempty"`
+	// Waiting says in a sentence why there are too few instances. It is ours.
+	Waiting string `json:"waiting,omitempty"`
+}
+
+func describe(v *marathon.AppView, embed func(string) bool) appInfo {
+	out := appInfo{
+		App: v.App, TasksStaged: v.Staged, TasksRunning: v.Running, TasksHealthy: v.Healthy, TasksUnhealthy: v.Unhealthy,
+		Deployments: []idRef{}, Waiting: v.Waiting,
+	}
+	for _, id := range v.Deployments {
+		out.Deployments = append(out.Deployments, idRef{id})
+	}
+	if embed("tasks") || embed("failures") {
+		out.Tasks = new(tasksOf(v))
+	}
+	if embed("lastTaskFailure") || embed("failures") {
+		out.LastTaskFailure = v.LastFailure
+	}
+	return out
+}
+
+// embeds reads the embed parameters; apps., app. and group.apps. are the same
+// prefix (InfoEmbedResolver.scala).
+func embeds(q url.Values) func(string) bool {
+	var list []string
+	for _, e := range q["embed"] {
+		e = strings.TrimPrefix(e, "group.")
+		e = strings.TrimPrefix(strings.TrimPrefix(e, "apps."), "app.")
+		list = append(list, e)
+	}
+	return func(name string) bool { return slices.Contains(list, name) }
+}
+
+func everything(string) bool { return true }
+
+func (a *API) apps(w http.ResponseWriter, r *http.Request, parts []string) error {
+	if len(parts) == 0 {
+		return a.appList(w, r)
+	}
+	n := len(parts)
+	switch last := parts[n-1]; {
+	case last == "*" && r.Method == http.MethodGet:
+		return a.appsBelow(w, r, pathOf(parts[:n-1]))
+	case last == "restart" && r.Method == http.MethodPost:
+		return a.restart(w, r, pathOf(parts[:n-1]))
+	case last == "tasks":
+		return a.appTasks(w, r, pathOf(parts[:n-1]))
+	case n >= 3 && parts[n-2] == "tasks":
+		return a.appTask(w, r, last)
+	case last == "versions" && r.Method == http.MethodGet:
+		return a.versions(w, r, pathOf(parts[:n-1]), "")
+	case n >= 3 && parts[n-2] == "versions" && r.Method == http.MethodGet:
+		return a.versions(w, r, pathOf(parts[:n-2]), last)
+	}
+	return a.app(w, r, pathOf(parts))
+}
+
+func pathOf(parts []string) string { return "/" + strings.Join(parts, "/") }
+
+func (a *API) appList(w http.ResponseWriter, r *http.Request) error {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		return a.listApps(w, r)
+	case http.MethodPost:
+		return a.createApp(w, r)
+	case http.MethodPut, http.MethodPatch:
+		return a.changeApps(w, r)
+	}
+	return notAllowed(r)
+}
+
+func (a *API) listApps(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	labels, err := parseSelector(q.Get("label"))
+	if err != nil {
+		return &status{http.StatusUnprocessableEntity, err.Error()}
+	}
+	cmd, id := q.Get("cmd"), strings.ToLower(q.Get("id"))
+	want := func(d *marathon.App) bool {
+		return (cmd == "" || d.Cmd != nil && strings.Contains(*d.Cmd, cmd)) && strings.Contains(strings.ToLower(d.ID), id) && labels(d.Labels)
+	}
+	return a.writeApps(w, r, "apps", want, embeds(q))
+}
+
+func (a *API) writeApps(w http.ResponseWriter, r *http.Request, key string, want func(*marathon.App) bool, embed func(string) bool) error {
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), want) })
+	if err != nil {
+		return err
+	}
+	list := make([]appInfo, len(views))
+	for i := range views {
+		list[i] = describe(&views[i], embed)
+	}
+	return answer(w, http.StatusOK, map[string]any{key: list})
+}
+
+func (a *API) appsBelow(w http.ResponseWriter, r *http.Request, group string) error {
+	below := func(d *marathon.App) bool { return group == "/" || strings.HasPrefix(d.ID, group+"/") }
+	return a.writeApps(w, r, "*", below, embeds(r.URL.Query()))
+}
+
+func (a *API) createApp(w http.ResponseWriter, r *http.Request) error {
+	text, err := body(r)
+	if err != nil {
+		return err
+	}
+	def, err := marathon.Read(text, a.cfg.Role)
+	if err != nil {
+		return err
+	}
+	id := NewID()
+	if err := a.change(r, marathon.Change{DeploymentID: id, Put: []*marathon.App{def}, Create: true}); err != nil {
+		if errors.Is(err, marathon.ErrExists) {
+			return &status{http.StatusConflict, fmt.Sprintf("An app with id [%s] already exists.", def.ID)}
+		}
+		return err
+	}
+	w.Header().Set("Marathon-Deployment-Id", id)
+	w.Header().Set("Location", "http://"+a.cfg.Address+"/v2/apps"+def.ID)
+	return a.writeApp(w, r, http.StatusCreated, def.ID, func(v *marathon.AppView) any { return describe(v, everything) })
+}
+
+func (a *API) writeApp(w http.ResponseWriter, r *http.Request, code int, id string, show func(*marathon.AppView) any) error {
+	v, err := a.view(r, id)
+	if err != nil {
+		return err
+	}
+	return answer(w, code, show(&v))
+}
+
+func (a *API) view(r *http.Request, id string) (marathon.AppView, error) {
+	found := false
+	v, err := see(r, a, func(c *marathon.Core) marathon.AppView {
+		v, ok := c.App(time.Now(), id)
+		found = ok
+		return v
+	})
+	if err == nil && !found {
+		err = appNotFound(id)
+	}
+	return v, err
+}
+
+func appNotFound(id string) error {
+	return fmt.Errorf("App '%s' %w", id, marathon.ErrNotFound)
+}
+
+// change adds what every change carries.
+func (a *API) change(r *http.Request, c marathon.Change) error {
+	force, err := flag(r, "force", r.Method == http.MethodDelete && len(c.Delete) > 0)
+	if err != nil {
+		return err
+	}
+	c.Force, c.ClientIP, c.URI = force, clientIP(r), r.URL.Path
+	return a.cfg.Runner.Do(r.Context(), c)
+}
+
+// changeApps takes an array of changes as one deployment; PATCH creates
+// nothing.
+func (a *API) changeApps(w http.ResponseWriter, r *http.Request) error {
+	text, err := body(r)
+	if err != nil {
+		return err
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(text, &list); err != nil {
+		return &marathon.BadDefinition{Syntax: true, Text: "an array of app definitions is expected: " + err.Error()}
+	}
+	change := marathon.Change{DeploymentID: NewID()}
+	for i, item := range list {
+		def, err := a.merged(r, "", item)
+		if err != nil {
+			return atIndex(err, i)
+		}
+		change.Put = append(change.Put, def)
+	}
+	if err := a.change(r, change); err != nil {
+		return err
+	}
+	version, err := a.versionOf(r, change.DeploymentID)
+	if err != nil {
+		return err
+	}
+	return deployed(w, http.StatusOK, change.DeploymentID, version)
+}
+
+func atIndex(err error, i int) error {
+	var bad *marathon.BadDefinition
+	if errors.As(err, &bad) {
+		for n := range bad.Problems {
+			bad.Problems[n].Path = fmt.Sprintf("(%d)%s", i, bad.Problems[n].Path)
+		}
+	}
+	return err
+}
+
+// merged reads a change of one app: merged into the existing one, unless the
+// request asks for a replacement, or a definition of a new one. A body with
+// nothing but a version goes back to that version.
+func (a *API) merged(r *http.Request, id string, text []byte) (*marathon.App, error) {
+	var head struct {
+		ID      string  `json:"id"`
+		Version *string `json:"version"`
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(text, &fields); err != nil || fields == nil {
+		return nil, &marathon.BadDefinition{Syntax: true, Text: fmt.Sprintf("an app definition is an object: %v", err)}
+	}
+	json.Unmarshal(fields["id"], &head.ID)
+	json.Unmarshal(fields["version"], &head.Version)
+	if id == "" {
+		id = "/" + strings.Trim(head.ID, "/")
+	}
+	onlyVersion := head.Version != nil && len(fields) <= 1+present(fields, "id")
+	old, err := a.view(r, id)
+	switch {
+	case err == nil && onlyVersion:
+		return a.earlier(r, id, *head.Version)
+	case err == nil:
+		return update(r, old.App, id, text, fields, a.cfg.Role)
+	case !errors.Is(err, marathon.ErrNotFound) || r.Method == http.MethodPatch:
+		return nil, err
+	}
+	return readAs(id, fields, a.cfg.Role)
+}
+
+func present(fields map[string]json.RawMessage, name string) int {
+	if _, ok := fields[name]; ok {
+		return 1
+	}
+	return 0
+}
+
+func update(r *http.Request, old *marathon.App, id string, text []byte, fields map[string]json.RawMessage, role string) (*marathon.App, error) {
+	partial, err := flag(r, "partialUpdate", true)
+	if err != nil {
+		return nil, err
+	}
+	if partial {
+		def, err := marathon.Update(old, text)
+		if err == nil && def.ID != id {
+			return nil, &status{http.StatusUnprocessableEntity, fmt.Sprintf("the body is about %s, the path about %s", def.ID, id)}
+		}
+		return def, err
+	}
+	return readAs(id, fields, role)
+}
+
+func readAs(id string, fields map[string]json.RawMessage, role string) (*marathon.App, error) {
+	if text, ok := fields["id"]; !ok || string(text) == "null" {
+		fields["id"], _ = json.Marshal(id)
+	}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	return marathon.Read(text, role)
+}
+
+func (a *API) earlier(r *http.Request, id, version string) (*marathon.App, error) {
+	versions, err := see(r, a, func(c *marathon.Core) []*marathon.App {
+		list, _ := c.Versions(id)
+		return list
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range versions {
+		if v.Version == version {
+			return v, nil
+		}
+	}
+	return nil, fmt.Errorf("App '%s' in version %s %w", id, version, marathon.ErrNotFound)
+}
+
+func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		return a.writeApp(w, r, http.StatusOK, id, func(v *marathon.AppView) any { return map[string]any{"app": describe(v, everything)} })
+	case http.MethodPut, http.MethodPatch:
+		return a.putApp(w, r, id)
+	case http.MethodDelete:
+		return a.deploy(w, r, marathon.Change{Delete: []string{id}})
+	}
+	return notAllowed(r)
+}
+
+func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
+	text, err := body(r)
+	if err != nil {
+		return err
+	}
+	_, err = a.view(r, id)
+	created := errors.Is(err, marathon.ErrNotFound)
+	def, err := a.merged(r, id, text)
+	if err != nil {
+		return err
+	}
+	change := marathon.Change{DeploymentID: NewID(), Put: []*marathon.App{def}}
+	if err := a.change(r, change); err != nil {
+		return err
+	}
+	version, err := a.versionOf(r, change.DeploymentID)
+	if err != nil {
+		return err
+	}
+	code := http.StatusOK
+	if created {
+		code = http.StatusCreated
+		w.Header().Set("Location", "http://"+a.cfg.Address+"/v2/apps"+id)
+	}
+	return deployed(w, code, change.DeploymentID, version)
+}
+
+// deploy carries a change out and answers with its deployment.
+func (a *API) deploy(w http.ResponseWriter, r *http.Request, change marathon.Change) error {
+	change.DeploymentID = NewID()
+	if err := a.change(r, change); err != nil {
+		return err
+	}
+	version, err := a.versionOf(r, change.DeploymentID)
+	if err != nil {
+		return err
+	}
+	return deployed(w, http.StatusOK, change.DeploymentID, version)
+}
+
+func (a *API) restart(w http.ResponseWriter, r *http.Request, id string) error {
+	v, err := a.view(r, id)
+	if err != nil {
+		return err
+	}
+	return a.deploy(w, r, marathon.Change{Put: []*marathon.App{v.App}, Restart: []string{id}})
+}
+
+func (a *API) versions(w http.ResponseWriter, r *http.Request, id, version string) error {
+	if version != "" {
+		def, err := a.earlier(r, id, version)
+		if err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, def)
+	}
+	known := false
+	list, err := see(r, a, func(c *marathon.Core) []*marathon.App {
+		var list []*marathon.App
+		list, known = c.Versions(id)
+		return list
+	})
+	if err != nil {
+		return err
+	}
+	if !known {
+		return appNotFound(id)
+	}
+	names := make([]string, len(list))
+	for i, v := range list {
+		names[i] = v.Version
+	}
+	return answer(w, http.StatusOK, map[string]any{"versions": names})
+}

@@ -1,0 +1,48 @@
+// Command helper is the only program in the tests' images. Its arguments say
+// what it does, in order: lines=N, deaf, serve, env=NAME, cat, run, exit=N.
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	for _, arg := range os.Args[1:] {
+		name, value, _ := strings.Cut(arg, "=")
+		n, _ := strconv.Atoi(value)
+		switch name {
+		case "lines":
+			for i := 1; i <= n; i++ {
+				fmt.Printf("out %d\n", i)
+				fmt.Fprintf(os.Stderr, "err %d\n", i)
+			}
+		case "deaf":
+			signal.Ignore(syscall.SIGTERM)
+		case "serve":
+			go http.ListenAndServe(":80", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprintln(w, "hello from", os.Getenv("MESOS_CONTAINER_NAME"))
+			}))
+		case "env":
+			fmt.Println(os.Getenv(value))
+		case "cat":
+			io.Copy(os.Stdout, os.Stdin)
+		case "run":
+			<-stop
+			os.Exit(143)
+		case "exit":
+			os.Exit(n)
+		default:
+			fmt.Fprintln(os.Stderr, "helper: unknown argument", arg)
+			os.Exit(2)
+		}
+	}
+}

@@ -1,0 +1,300 @@
+#!/usr/bin/env bash
+# Runs whole clusters on the Docker engine, as a user would, and checks what a
+# user would see: start.sh, the sample apps, replacement, scaling, removal, and
+# that clusters leave one another and strangers alone. Cleans up after itself.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/scripts/lib.sh"
+. "$root/scripts/cluster.sh"
+cd "$root"
+
+a=e2e-a b=e2e-b stranger=mesopool-e2e-stranger
+passed=0 failed=0 tagged=false
+log=$(mktemp)
+
+# ---- the harness -----------------------------------------------------------
+
+# expect waits until a command succeeds, and counts.
+expect() { # <what> <seconds> <command...>
+  local what=$1 seconds=$2 begin=$SECONDS
+  shift 2
+  until "$@" >"$log" 2>&1; do
+    if [ $((SECONDS - begin)) -ge "$seconds" ]; then
+      failed=$((failed + 1))
+      say "FAIL  $what (not within $seconds s)"
+      tail -15 "$log" | sed 's/^/      /'
+      explain
+      return 0
+    fi
+    sleep 0.3
+  done
+  passed=$((passed + 1))
+  say "ok    $what ($((SECONDS - begin)) s)"
+}
+
+# must is expect for what everything after it needs.
+must() { # <what> <seconds> <command...>
+  local before=$failed
+  expect "$@"
+  if [ "$failed" != "$before" ]; then finish; fi
+}
+
+finish() {
+  say "$passed passed, $failed failed"
+  if [ "$failed" = 0 ]; then exit 0; else exit 1; fi
+}
+
+# explain shows what may tell why something failed.
+explain() {
+  docker ps -a --format '      {{.Names}}  {{.Status}}  {{.Ports}}' | head -20
+  local role
+  for role in agent marathon; do
+    say "      the last lines of $role in $a:"
+    docker logs --tail 8 "$(role_container "$a" "$role")" 2>&1 | sed 's/^/      /' || true
+  done
+}
+
+cleanup() {
+  docker rm -f "$stranger" >/dev/null 2>&1 || true
+  ./start.sh "$a" --down >/dev/null 2>&1 || true
+  ./start.sh "$b" --down >/dev/null 2>&1 || true
+  if $tagged; then docker rmi nginx:latest >/dev/null 2>&1 || true; fi
+  rm -f "$log"
+}
+
+use() { eval "$(bash env.sh "$1")"; } # sets MARATHON, MESOS_MASTER, CONSUL
+
+# api calls Marathon and fails on an error status.
+api() { # <method> <path> [JSON or @file]
+  if [ $# -gt 2 ]; then
+    curl --noproxy '*' -fsS --max-time 20 -X "$1" -H 'Content-Type: application/json' -d "$3" "http://$MARATHON$2"
+  else
+    curl --noproxy '*' -fsS --max-time 20 -X "$1" "http://$MARATHON$2"
+  fi
+}
+
+# ---- what to look at -------------------------------------------------------
+
+# tasks lists the running task containers of a cluster, of one image if given.
+tasks() { # <cluster> [image]
+  if [ $# -gt 1 ]; then
+    docker ps -q --no-trunc --filter "label=$TASK_LABEL=$1" --filter "ancestor=$2" | sort
+  else
+    docker ps -q --no-trunc --filter "label=$TASK_LABEL=$1" | sort
+  fi
+}
+
+count() { [ "$(tasks "$1" "$3" | grep -c .)" = "$2" ]; } # <cluster> <n> <image>
+no_leftover() { [ -z "$(task_containers "$1")" ]; }
+same_tasks() { [ "$(tasks "$1")" = "$2" ]; }
+
+address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$1" | awk '{ print $1 }'; }
+
+# all_answer asks each task container of an image on its own address.
+all_answer() { # <cluster> <image>
+  local id
+  for id in $(tasks "$1" "$2"); do answers "http://$(address "$id")/" || return 1; done
+}
+
+lower_case_names() {
+  ! docker ps -a --filter "label=$TASK_LABEL=$1" --format '{{.Names}}' | grep -q '[A-Z]'
+}
+
+nothing_published() {
+  ! docker ps --filter "label=$TASK_LABEL=$1" --format '{{.Ports}}' | grep -q -e '->'
+}
+
+# passing checks that Consul has so many instances whose checks pass.
+passing() { # <service> <n> [tag]
+  local found
+  found=$(curl --noproxy '*' -fsS --max-time 5 "http://$CONSUL/v1/health/service/$1?passing=1${3:+&tag=$3}") || return 1
+  [ "$(printf '%s' "$found" | grep -o '"Service":{' | grep -c .)" = "$2" ]
+}
+
+agents_of() { curl --noproxy '*' -fsS --max-time 5 "http://$MESOS_MASTER/slaves" | grep -o '"active": *true' | grep -c .; }
+one_agent() { [ "$(agents_of)" = 1 ]; }
+
+replaced() { # <cluster> <image> <old id>
+  local now
+  now=$(tasks "$1" "$2")
+  [ -n "$now" ] && [ "$now" != "$3" ] && all_answer "$1" "$2"
+}
+
+stranger_lives() { [ "$(docker inspect --format '{{.State.Running}} {{.RestartCount}}' "$stranger")" = "true 0" ]; }
+
+nothing_of() { # <cluster>
+  ! cluster_exists "$1" && [ -z "$(cluster_volumes "$1")" ]
+}
+
+role_runs() { # <cluster> <role> <other pid than>
+  local pid
+  pid=$(docker inspect --format '{{.State.Pid}}' "$(role_container "$1" "$2")")
+  [ "$pid" != 0 ] && [ "$pid" != "$3" ]
+}
+
+# refuses checks that a command fails with one line that has the words in it.
+refuses() { # <words> <command...>
+  local words=$1 out
+  shift
+  if out=$("$@" 2>&1 >/dev/null); then return 1; fi
+  printf '%s\n' "$out"
+  [ "$(printf '%s\n' "$out" | grep -c .)" = 1 ] && [[ $out == *"$words"* ]]
+}
+
+# ---- the story -------------------------------------------------------------
+
+test_bad_input() {
+  expect "a bad name is refused" 1 refuses '"Team_A"' ./start.sh Team_A
+  expect "a long name is refused" 1 refuses '31 characters' ./start.sh "$(printf '%031d' 1)"
+  expect "an unknown option is refused" 1 refuses '"--nonsense"' ./start.sh --nonsense
+  expect "an engine that is not there is told" 10 refuses 'tcp://127.0.0.1:1' env DOCKER_HOST=tcp://127.0.0.1:1 ./start.sh "$a"
+  expect "env.sh says that there is no such cluster" 1 refuses '"no-such"' bash env.sh no-such
+  expect "so does start.sh --status" 1 refuses '"no-such"' ./start.sh no-such --status
+  expect "removing what is not there is harmless" 1 ./start.sh no-such --down
+}
+
+test_start() {
+  local roles
+  must "start.sh brings a cluster up" 1 ./start.sh "$a" --no-open
+  use "$a"
+  docker run -d --name "$stranger" mesopool/hello:demo >/dev/null
+  roles=$(role_containers "$a" | sort)
+  expect "running start.sh again is harmless" 1 ./start.sh "$a" --no-open
+  expect "the same containers run" 1 test "$roles" = "$(role_containers "$a" | sort)"
+  expect "the roles themselves are in Consul" 30 passing mesos 1
+  expect "the agent is in Consul" 30 passing mesos-agent 1
+  expect "Marathon is in Consul" 30 passing marathon 1
+}
+
+test_hello() {
+  local old
+  must "Marathon takes hello.json" 1 api POST /v2/apps @compose/tasks/hello.json
+  expect "its container runs" 30 count "$a" 1 mesopool/hello:demo
+  expect "it answers on its own address" 15 all_answer "$a" mesopool/hello:demo
+  expect "container names are lower case" 1 lower_case_names "$a"
+  expect "no port of the host is published" 1 nothing_published "$a"
+  expect "Consul lists it with a passing check" 30 passing hello 1
+  old=$(tasks "$a" mesopool/hello:demo)
+  docker kill "$old" >/dev/null || true
+  expect "a killed container is replaced within seconds" 15 replaced "$a" mesopool/hello:demo "$old"
+  expect "Consul lists the replacement only" 30 passing hello 1
+}
+
+test_scale() {
+  expect 'PUT {"instances": 5}' 1 api PUT /v2/apps/hello '{"instances": 5}'
+  expect "scaled to 5" 60 count "$a" 5 mesopool/hello:demo
+  expect "all 5 answer" 15 all_answer "$a" mesopool/hello:demo
+  expect "Consul lists all 5" 30 passing hello 5
+  expect 'PUT {"instances": 2}' 1 api PUT /v2/apps/hello '{"instances": 2}'
+  expect "scaled to 2" 60 count "$a" 2 mesopool/hello:demo
+  expect "Consul lists 2" 30 passing hello 2
+}
+
+# test_nginx posts the definition of 2015 as it is. Where no registry can give
+# nginx, another web server lends itself to that name for the time being.
+test_nginx() {
+  if ! docker image inspect nginx:latest >/dev/null 2>&1 && ! bounded 60 docker pull -q nginx:latest >/dev/null 2>&1; then
+    docker tag mesopool/hello:demo nginx:latest
+    tagged=true
+  fi
+  expect "Marathon takes the nginx.json of 2015" 1 api POST /v2/apps @compose/tasks/nginx.json
+  expect "nginx answers on its own address" 30 nginx_answers
+  expect "no port of the host is published for it" 1 nothing_published "$a"
+  expect "Consul lists nginx with a passing check" 30 passing nginx 1
+  expect "DELETE of nginx" 1 api DELETE /v2/apps/nginx
+  expect "nginx stops" 30 no_nginx
+}
+
+# nginx_containers go by the name of the image that they were made from.
+nginx_containers() {
+  docker ps --filter "label=$TASK_LABEL=$a" --format '{{.ID}} {{.Image}}' | awk '$2 ~ /^nginx(:latest)?$/ { print $1 }'
+}
+
+no_nginx() { [ -z "$(nginx_containers)" ]; }
+
+nginx_answers() {
+  local id
+  id=$(nginx_containers)
+  [ -n "$id" ] && answers "http://$(address "$id")/"
+}
+
+test_sample() {
+  expect "Marathon takes sample-nats.json" 1 api POST /v2/apps @compose/tasks/sample-nats.json
+  expect "three nodes run" 60 count "$a" 3 mesopool/nats-node:demo
+  expect "Consul lists them with passing checks" 60 passing nats 3 cluster
+  expect "Marathon takes the load generator" 1 api POST /v2/apps @compose/tasks/sample-load.json
+  expect "it runs" 60 count "$a" 1 mesopool/nats-load:demo
+  expect "messages go through the cluster" 60 messages_flow
+}
+
+messages_flow() {
+  local id
+  id=$(tasks "$a" mesopool/nats-load:demo | head -1)
+  docker logs "$id" 2>&1 | grep -q '[1-9][0-9]* messages/s'
+}
+
+# test_crashes kills each role the hard way: whatever ran, runs on.
+test_crashes() {
+  local role pid before
+  if [ ! -d "/proc/$(docker inspect --format '{{.State.Pid}}' "$(role_container "$a" agent)")" ] || ! is_root; then
+    say "SKIPPED: killing roles needs root on the engine's machine"
+    return
+  fi
+  before=$(tasks "$a")
+  for role in agent master marathon; do
+    pid=$(docker inspect --format '{{.State.Pid}}' "$(role_container "$a" "$role")")
+    kill -9 "$pid"
+    expect "$role comes back after kill -9" 30 role_runs "$a" "$role" "$pid"
+    expect "the agent is registered" 60 one_agent
+    sleep 3
+    expect "no task was lost, none runs twice" 1 same_tasks "$a" "$before"
+  done
+  expect "Marathon answers" 30 api GET /v2/apps
+  expect 'PUT {"instances": 3}' 1 api PUT /v2/apps/hello '{"instances": 3}'
+  expect "scaling works after all that" 60 count "$a" 3 mesopool/hello:demo
+}
+
+test_two_clusters() {
+  local before
+  before=$(tasks "$a")
+  must "a second cluster comes up beside it" 1 ./start.sh "$b" --no-open
+  use "$b"
+  expect "it has one agent, its own" 30 one_agent
+  expect "it takes hello.json" 1 api POST /v2/apps @compose/tasks/hello.json
+  expect "its container runs" 30 count "$b" 1 mesopool/hello:demo
+  expect "its Consul knows only its own" 30 passing hello 1
+  expect "the first cluster is untouched" 1 same_tasks "$a" "$before"
+  use "$a"
+  expect "the first cluster has one agent, its own" 1 one_agent
+}
+
+test_removal() {
+  expect "DELETE /v2/apps/sample/load" 1 api DELETE /v2/apps/sample/load
+  expect "DELETE /v2/apps/sample/nats" 1 api DELETE /v2/apps/sample/nats
+  expect "DELETE /v2/apps/hello" 1 api DELETE /v2/apps/hello
+  expect "DELETE leaves no container, stopped ones included" 120 no_leftover "$a"
+  expect "and nothing in Consul" 30 passing hello 0
+  expect "start.sh --down" 1 ./start.sh "$a" --down
+  expect "nothing of the cluster is left" 1 nothing_of "$a"
+  expect "the second cluster's task runs on" 1 count "$b" 1 mesopool/hello:demo
+  use "$b"
+  expect "the second cluster answers" 1 api GET /v2/apps/hello
+  expect "the stranger runs on" 1 stranger_lives
+  expect "start.sh --down with a task running" 1 ./start.sh "$b" --down
+  expect "nothing of the second cluster is left" 1 nothing_of "$b"
+  expect "the stranger runs on still" 1 stranger_lives
+}
+
+trap cleanup EXIT
+cleanup
+test_bad_input
+test_start
+test_hello
+test_scale
+test_nginx
+test_sample
+test_crashes
+test_two_clusters
+test_removal
+finish
