@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/viper"
+)
+
+// client talks to the cluster's servers.
+type client struct {
+	marathon string // host:port
+	master   string
+	json     bool
+	out      io.Writer
+	http     *http.Client
+}
+
+// clientFlags are common to the commands that ask servers. MARATHON and
+// MESOS_MASTER are what env.sh exports.
+func clientFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.String("marathon", "127.0.0.1:8080", "Marathon, as host:port (also MARATHON)")
+	f.String("master", "127.0.0.1:5050", "the master, as host:port (also MESOS_MASTER)")
+	f.Bool("json", false, "print JSON instead of a table")
+}
+
+var clientAliases = map[string]string{"marathon": "MARATHON", "master": "MESOS_MASTER"}
+
+func newClient(cmd *cobra.Command) (*client, *viper.Viper, error) {
+	v, err := settings(cmd, clientAliases)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &client{
+		marathon: strings.TrimPrefix(v.GetString("marathon"), "http://"), master: strings.TrimPrefix(v.GetString("master"), "http://"),
+		json: v.GetBool("json"), out: cmd.OutOrStdout(), http: &http.Client{Timeout: time.Minute},
+	}, v, nil
+}
+
+// call makes a request and reads its JSON answer into out, which may be nil.
+func (c *client) call(ctx context.Context, method, host, path string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
+	if err != nil {
+		return exit(exitUsage, "%q is no address: %w", host, err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return exit(exitUnreachable, "%s does not answer: %w", host, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return exit(exitUnreachable, "%s hung up: %w", host, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		return refusal(resp, text)
+	}
+	if out == nil || len(text) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%s answered what is not the expected JSON: %w", host, err)
+	}
+	return nil
+}
+
+// refusal turns an error answer into a sentence.
+func refusal(resp *http.Response, text []byte) error {
+	code := exitRefused
+	if resp.StatusCode == http.StatusNotFound {
+		code = exitNotFound
+	}
+	var body struct {
+		Message string `json:"message"`
+		Details any    `json:"details"`
+	}
+	if json.Unmarshal(text, &body) != nil || body.Message == "" {
+		return exit(code, "%s: %s", resp.Status, strings.TrimSpace(string(text)))
+	}
+	return exit(code, "%s", strings.TrimSpace(body.Message+" "+details(body.Details)))
+}
+
+func details(d any) string {
+	switch d := d.(type) {
+	case string:
+		return d
+	case []any:
+		var parts []string
+		for _, item := range d {
+			if m, ok := item.(map[string]any); ok {
+				parts = append(parts, fmt.Sprintf("%v: %v", m["path"], m["errors"]))
+			}
+		}
+		return "(" + strings.Join(parts, "; ") + ")"
+	}
+	return ""
+}
+
+// print writes v as JSON, or what table writes.
+func (c *client) print(v any, table func(io.Writer)) error {
+	if !c.json {
+		table(c.out)
+		return nil
+	}
+	e := json.NewEncoder(c.out)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

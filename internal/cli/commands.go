@@ -1,0 +1,297 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/gc"
+	"github.com/mesopool/mesopool/marathon"
+	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/provider/docker"
+	"github.com/mesopool/mesopool/provider/limit"
+	"github.com/mesopool/mesopool/provider/memory"
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+func commonFlags(f *pflag.FlagSet) {
+	f.String("cluster", "mesos", "the cluster's name: it marks everything that is the cluster's own")
+	f.String("work-dir", "", "the folder for state; default: state is kept in memory and gone with the process")
+	f.String("consul", "", "a Consul agent, as host:port; default: none")
+	f.String("hostname", "", "the name that people reach this one at; default: the machine's")
+}
+
+// role builds a command that serves until it is told to end.
+func role(use, short string, flags func(*pflag.FlagSet), run func(context.Context, *viper.Viper, *slog.Logger) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: noArgs}
+	flags(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		v, err := settings(cmd, nil)
+		if err != nil {
+			return err
+		}
+		log, err := logger(cmd, v)
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), v, log)
+	}
+	return cmd
+}
+
+func newMaster() *cobra.Command {
+	return role("master", "Run a Mesos master", func(f *pflag.FlagSet) {
+		commonFlags(f)
+		addressFlags(f, 5050)
+		masterFlags(f)
+	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
+		r, err := masterFrom(v, log)
+		if err != nil {
+			return err
+		}
+		if r.at, err = listen(v, "master", ""); err != nil {
+			return err
+		}
+		if r.store, err = openStore(v.GetString("work-dir"), "master"); err != nil {
+			return err
+		}
+		return r.run(ctx)
+	})
+}
+
+func masterFlags(f *pflag.FlagSet) {
+	d := master.DefaultConfig()
+	f.Duration("agent-ping-timeout", d.PingInterval, "between two pings of an agent")
+	f.Int("max-agent-ping-timeouts", d.PingLimit, "unanswered pings after which an agent is unreachable")
+	f.Duration("offer-timeout", d.OfferTimeout, "an offer that is not answered is taken back after this; 0: never")
+}
+
+func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
+	name, err := cluster(v)
+	if err != nil {
+		return nil, err
+	}
+	core := master.DefaultConfig()
+	core.PingInterval, core.PingLimit = v.GetDuration("agent-ping-timeout"), v.GetInt("max-agent-ping-timeouts")
+	core.OfferTimeout = v.GetDuration("offer-timeout")
+	if core.PingInterval <= 0 || core.PingLimit <= 0 {
+		return nil, exit(exitUsage, "--agent-ping-timeout and --max-agent-ping-timeouts must be above 0")
+	}
+	return &masterRole{cluster: name, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}, nil
+}
+
+func newAgent() *cobra.Command {
+	return role("agent", "Run a virtual agent: a data center as one Mesos agent", func(f *pflag.FlagSet) {
+		commonFlags(f)
+		addressFlags(f, 5051)
+		f.String("master", "127.0.0.1:5050", "the master, as host:port")
+		agentFlags(f, "docker")
+	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
+		r, err := agentFrom(v, log)
+		if err != nil {
+			return err
+		}
+		if r.master, err = masterAt(v.GetString("master")); err != nil {
+			return err
+		}
+		if r.at, err = listen(v, "agent", v.GetString("master")); err != nil {
+			return err
+		}
+		if r.store, err = openStore(v.GetString("work-dir"), "agent"); err != nil {
+			return err
+		}
+		return r.run(ctx)
+	})
+}
+
+func agentFlags(f *pflag.FlagSet, backend string) {
+	d := agent.DefaultConfig()
+	f.String("provider", backend, "what runs the containers: docker, or memory (a simulated data center)")
+	f.String("name", "agent", "the agent's stable name within the cluster")
+	f.String("resources", "", "what to offer, such as cpus:100;mem:245760;disk:4096; default: all that the backend has")
+	f.String("attributes", "", "the agent's attributes, such as rack:a;zone:b")
+	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
+	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
+	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
+	f.Bool("allow-privileged", false, "docker: let tasks have privileges over the engine's host")
+	f.Duration("keep", d.GC.Keep, "how long a stopped container is kept after its end is acknowledged")
+	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
+	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
+	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
+	f.Int("launches", 4, "how many launches go to the backend at a time")
+}
+
+func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
+	name, err := cluster(v)
+	if err != nil {
+		return nil, err
+	}
+	log = log.With("role", "agent")
+	r := &agentRole{
+		owner: task.Owner{Cluster: name, Agent: v.GetString("name")}, hostname: hostname(v), consul: v.GetString("consul"), log: log,
+		core: agent.DefaultConfig(), workers: 16 + v.GetInt("launches"),
+	}
+	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
+	r.core.GC = gc.Policy{Keep: v.GetDuration("keep"), MaxKept: v.GetInt("max-kept")}
+	if text := v.GetString("resources"); text != "" {
+		if r.resources, err = resources.Parse(text); err != nil {
+			return nil, exit(exitUsage, "--resources: %w", err)
+		}
+	}
+	if r.attrs, err = parseAttributes(v.GetString("attributes")); err != nil {
+		return nil, err
+	}
+	r.provider, err = backend(v, name, log)
+	return r, err
+}
+
+// backend makes the provider that --provider names.
+func backend(v *viper.Viper, cluster string, log *slog.Logger) (provider.Provider, error) {
+	switch kind := v.GetString("provider"); kind {
+	case "memory":
+		return memory.New(memory.Config{Latency: memory.Span{Min: v.GetDuration("sim-latency"), Max: v.GetDuration("sim-latency")}}), nil
+	case "docker":
+		return dockerBackend(v, cluster, log)
+	default:
+		return nil, exit(exitUsage, "--provider is %q; it must be docker or memory", kind)
+	}
+}
+
+func dockerBackend(v *viper.Viper, cluster string, log *slog.Logger) (provider.Provider, error) {
+	o := docker.OptionsFromEnv(os.Getenv)
+	o.Cluster, o.Network, o.PublishLoopback = cluster, v.GetString("network"), v.GetBool("publish-loopback")
+	o.DefaultImage, o.AllowPrivileged, o.Log = v.GetString("default-image"), v.GetBool("allow-privileged"), log
+	if o.Network == "" {
+		o.Network = "mesopool-" + cluster
+	}
+	o.PullProgress = func(image, text string) { log.Info("pulling", "image", image, "progress", text) }
+	engine, err := docker.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return limit.New(engine, limit.Options{Launches: v.GetInt("launches")}), nil
+}
+
+func newMarathon() *cobra.Command {
+	return role("marathon", "Run the service scheduler: apps in, tasks out", func(f *pflag.FlagSet) {
+		commonFlags(f)
+		addressFlags(f, 8080)
+		f.String("master", "127.0.0.1:5050", "the master, as host:port")
+		marathonFlags(f)
+	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
+		r, err := marathonFrom(v, log)
+		if err != nil {
+			return err
+		}
+		r.master = v.GetString("master")
+		if _, err := masterAt(r.master); err != nil {
+			return err
+		}
+		if r.at, err = listen(v, "marathon", r.master); err != nil {
+			return err
+		}
+		if r.store, err = openStore(v.GetString("work-dir"), "marathon"); err != nil {
+			return err
+		}
+		return r.run(ctx)
+	})
+}
+
+func marathonFlags(f *pflag.FlagSet) {
+	f.String("framework-name", "marathon", "the framework's name")
+	f.String("mesos-role", "*", "the role whose offers are used")
+	f.String("mesos-ui-url", "", "where people find the master's pages; default: the master")
+}
+
+func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
+	name, err := cluster(v)
+	if err != nil {
+		return nil, err
+	}
+	return &marathonRole{
+		cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"),
+		core: marathon.DefaultConfig(), consul: v.GetString("consul"), log: log.With("role", "marathon"),
+	}, nil
+}
+
+func newUp() *cobra.Command {
+	return role("up", "Run a whole cluster in one process", func(f *pflag.FlagSet) {
+		commonFlags(f)
+		f.String("ip", "127.0.0.1", "the address that all roles listen on")
+		f.Int("master-port", 5050, "the master's port")
+		f.Int("agent-port", 5051, "the agent's port")
+		f.Int("marathon-port", 8080, "Marathon's port")
+		masterFlags(f)
+		agentFlags(f, "docker")
+		marathonFlags(f)
+		f.Duration("sim-latency", 50*time.Millisecond, "memory: how long a launch takes")
+	}, runUp)
+}
+
+func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
+	m, err := masterFrom(v, log)
+	if err != nil {
+		return err
+	}
+	a, err := agentFrom(v, log)
+	if err != nil {
+		return err
+	}
+	s, err := marathonFrom(v, log)
+	if err != nil {
+		return err
+	}
+	if err := upAddresses(v, m, a, s); err != nil {
+		return err
+	}
+	if err := upStores(v.GetString("work-dir"), m, a, s); err != nil {
+		return err
+	}
+	s.master = within(m.at)
+	if s.mesosUI == "" {
+		s.mesosUI = "http://" + s.master
+	}
+	if a.master, err = masterAt(s.master); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.run(ctx) })
+	g.Go(func() error { return a.run(ctx) })
+	g.Go(func() error { return s.run(ctx) })
+	log.Info("the cluster is up", "mesos", "http://"+s.master, "marathon", "http://"+within(s.at))
+	return g.Wait()
+}
+
+func upAddresses(v *viper.Viper, m *masterRole, a *agentRole, s *marathonRole) error {
+	for _, x := range []struct {
+		what, port string
+		at         **address
+	}{{"master", "master-port", &m.at}, {"agent", "agent-port", &a.at}, {"marathon", "marathon-port", &s.at}} {
+		at, err := listenAt(v.GetString("ip"), v.GetInt(x.port), "", 0, x.what, "")
+		if err != nil {
+			return err
+		}
+		*x.at = at
+	}
+	return nil
+}
+
+func upStores(dir string, m *masterRole, a *agentRole, s *marathonRole) (err error) {
+	if m.store, err = openStore(dir, "master"); err != nil {
+		return err
+	}
+	if a.store, err = openStore(dir, "agent"); err != nil {
+		return err
+	}
+	s.store, err = openStore(dir, "marathon")
+	return err
+}

@@ -1,0 +1,284 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mesopool/mesopool/agent"
+	agentapi "github.com/mesopool/mesopool/agent/api"
+	"github.com/mesopool/mesopool/consul"
+	"github.com/mesopool/mesopool/marathon"
+	marathonapi "github.com/mesopool/mesopool/marathon/api"
+	"github.com/mesopool/mesopool/marathon/runner"
+	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/master/server"
+	"github.com/mesopool/mesopool/mesos/libprocess"
+	"github.com/mesopool/mesopool/mesos/link"
+	"github.com/mesopool/mesopool/mesos/scheduler"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/store"
+	"github.com/mesopool/mesopool/task"
+)
+
+// masterRole is a master with all it needs.
+type masterRole struct {
+	cluster  string
+	hostname string
+	at       *address
+	store    store.Store
+	core     master.Config
+	consul   string
+	log      *slog.Logger
+}
+
+func (r *masterRole) run(ctx context.Context) error {
+	defer r.store.Close()
+	s, err := server.New(server.Config{
+		Listener: r.at.listener, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
+		Core: r.core, Version: mesosVersion, Log: r.log,
+	})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	r.log.Info("the master listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "cluster", r.cluster)
+	g.Go(func() error { return s.Run(ctx) })
+	announceSelf(ctx, g, r.consul, "master", task.Owner{Cluster: r.cluster, Agent: "master"}, r.log, consul.Role{
+		Name: "mesos", Tags: []string{"master", "leader"}, Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/health", Version: Version,
+	})
+	return g.Wait()
+}
+
+// announceSelf registers a role in Consul for as long as it runs. An address
+// that is none is told once; Consul being down is no reason to end.
+func announceSelf(ctx context.Context, g *errgroup.Group, address, role string, owner task.Owner, log *slog.Logger, self consul.Role) {
+	if address == "" {
+		return
+	}
+	reg, err := consul.New(consul.Config{Address: address, Role: role, Owner: owner, Log: log})
+	if err != nil {
+		log.Error("not registered in Consul", "error", err)
+		return
+	}
+	reg.Put(consul.SelfID, consul.Self(self, owner))
+	reg.Synced()
+	g.Go(func() error { return reg.Run(ctx) })
+}
+
+// agentRole is a virtual agent with all it needs.
+type agentRole struct {
+	owner     task.Owner
+	hostname  string
+	at        *address
+	master    func(context.Context) (libprocess.UPID, error)
+	provider  provider.Provider
+	resources resources.Resources // nil: what the provider has
+	attrs     []*mesosv1.Attribute
+	store     store.Store
+	core      agent.Config
+	workers   int
+	consul    string
+	log       *slog.Logger
+}
+
+func newUUID() task.UUID {
+	var u task.UUID
+	rand.Read(u[:])
+	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
+	return u
+}
+
+func (r *agentRole) run(ctx context.Context) error {
+	defer r.store.Close()
+	pool, err := r.capacity(ctx)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	registry := r.registry(ctx, g)
+	r.core.Owner, r.core.NewUUID = r.owner, newUUID
+	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Log: r.log, Workers: r.workers}
+	if registry != nil {
+		opt.Registry = registry
+	}
+	run := agent.NewRunner(opt)
+	var l *link.Link
+	pages := &lateHandler{}
+	node := libprocess.NewNode(libprocess.Config{
+		Listener: r.at.listener, Advertise: r.at.advertise, HTTP: pages, Exited: func(u libprocess.UPID) { l.Exited(u) }, ErrorLog: r.log,
+	})
+	self := node.UPID("slave(1)")
+	l = link.New(link.Config{
+		Node: node, Self: self, Master: r.master, Hostname: r.hostname, Resources: pool, Attributes: r.attrs,
+		Version: mesosVersion, Store: r.store, Log: r.log,
+	})
+	if registry != nil {
+		registry.agentID = l.AgentID
+	}
+	pages.set(agentapi.New(agentapi.Config{
+		Runner: run, Provider: r.provider, ID: l.AgentID, PID: self.String(), Hostname: r.hostname, Version: mesosVersion,
+		Resources: pool, Started: time.Now(), Master: func() (string, bool) { m, ok := l.Master(); return m.String(), ok },
+	}))
+	r.log.Info("the agent listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "resources", pool.String())
+	g.Go(func() error { return node.Run(ctx) })
+	g.Go(func() error { return run.Run(ctx, l) })
+	g.Go(func() error { return l.Run(ctx, run) })
+	return g.Wait()
+}
+
+// capacity asks the provider what there is, until it answers.
+func (r *agentRole) capacity(ctx context.Context) (resources.Resources, error) {
+	if r.resources != nil {
+		return r.resources, nil
+	}
+	for {
+		c, err := r.provider.Capacity(ctx)
+		if err == nil {
+			return c.Total.Resources(), nil
+		}
+		r.log.Warn("the backend does not say what it has; trying again in 2s", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+// registry registers the agent and its tasks in Consul; nil without Consul.
+func (r *agentRole) registry(ctx context.Context, g *errgroup.Group) *registry {
+	if r.consul == "" {
+		return nil
+	}
+	reg, err := consul.New(consul.Config{Address: r.consul, Role: "agent", Owner: r.owner, Log: r.log})
+	if err != nil {
+		r.log.Error("tasks are not registered in Consul", "error", err)
+		return nil
+	}
+	reg.Put(consul.SelfID, consul.Self(consul.Role{
+		Name: "mesos-agent", Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/health", Version: Version,
+	}, r.owner))
+	g.Go(func() error { return reg.Run(ctx) })
+	return &registry{reg: reg, owner: r.owner}
+}
+
+// registry is the agent's registry in Consul.
+type registry struct {
+	reg     *consul.Registrar
+	owner   task.Owner
+	agentID func() string
+}
+
+// Announce implements agent.Registry.
+func (r *registry) Announce(spec *task.Spec, c provider.Container) {
+	r.reg.Put(spec.Key.String(), consul.TaskServices(*spec, task.ContainerStatus{
+		ID: c.ID, Addresses: c.Addresses, Network: c.Network, Ports: c.Ports, PublishIP: c.PublishIP,
+	}, r.owner, r.agentID()))
+}
+
+// Withdraw implements agent.Registry.
+func (r *registry) Withdraw(ctx context.Context, key task.Key) error {
+	return r.reg.Drop(ctx, key.String())
+}
+
+// AllKnown implements agent.Registry.
+func (r *registry) AllKnown() { r.reg.Synced() }
+
+// lateHandler serves once it is set; the node needs it before the rest exists.
+type lateHandler struct{ h http.Handler }
+
+func (l *lateHandler) set(h http.Handler) { l.h = h }
+
+func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) { l.h.ServeHTTP(w, r) }
+
+// marathonRole is a service scheduler with all it needs.
+type marathonRole struct {
+	cluster  string
+	name     string // of the framework
+	hostname string
+	role     string
+	at       *address
+	master   string // host:port
+	mesosUI  string
+	store    store.Store
+	core     marathon.Config
+	consul   string
+	log      *slog.Logger
+}
+
+func (r *marathonRole) run(ctx context.Context) error {
+	defer r.store.Close()
+	r.core.NewID, r.core.Role = func() string { return newUUID().String() }, r.role
+	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log})
+	if err != nil {
+		return err
+	}
+	client := scheduler.New(scheduler.Config{
+		Framework: r.framework(run.FrameworkID()), Master: func(context.Context) (string, error) { return r.master, nil }, Log: r.log,
+	})
+	pages := marathonapi.New(marathonapi.Config{
+		Runner: run, Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
+		HTTPPort: int(r.at.advertise.Port()), Framework: r.name,
+	})
+	r.log.Info("marathon listens", "address", r.at.listener.Addr(), "master", r.master)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return run.Run(ctx, client) })
+	g.Go(func() error { return client.Run(ctx, run) })
+	g.Go(func() error { return serve(ctx, r.at.listener, pages) })
+	announceSelf(ctx, g, r.consul, "marathon", task.Owner{Cluster: r.cluster, Agent: "marathon"}, r.log, consul.Role{
+		Name: "marathon", Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/ping", Version: Version,
+	})
+	return g.Wait()
+}
+
+func (r *marathonRole) framework(id string) *mesosv1.FrameworkInfo {
+	f := &mesosv1.FrameworkInfo{
+		User: new("root"), Name: &r.name, Hostname: &r.hostname, Checkpoint: new(true), FailoverTimeout: new(float64(7 * 24 * 3600)),
+		Roles: []string{r.role}, WebuiUrl: new("http://" + r.at.advertise.String()),
+	}
+	if id != "" {
+		f.Id = &mesosv1.FrameworkID{Value: &id}
+	}
+	for _, c := range []mesosv1.FrameworkInfo_Capability_Type{
+		mesosv1.FrameworkInfo_Capability_TASK_KILLING_STATE, mesosv1.FrameworkInfo_Capability_PARTITION_AWARE,
+		mesosv1.FrameworkInfo_Capability_MULTI_ROLE, mesosv1.FrameworkInfo_Capability_RESERVATION_REFINEMENT,
+	} {
+		f.Capabilities = append(f.Capabilities, &mesosv1.FrameworkInfo_Capability{Type: c.Enum()})
+	}
+	return f
+}
+
+// parseAttributes reads Mesos' flag form: "rack:a;zone:b".
+func parseAttributes(text string) ([]*mesosv1.Attribute, error) {
+	var out []*mesosv1.Attribute
+	for part := range strings.SplitSeq(text, ";") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(part, ":")
+		if !ok || name == "" {
+			return nil, exit(exitUsage, "--attributes has %q; it must be name:value, as in rack:a;zone:b", part)
+		}
+		out = append(out, &mesosv1.Attribute{Name: &name, Type: mesosv1.Value_TEXT.Enum(), Text: &mesosv1.Value_Text{Value: &value}})
+	}
+	return out, nil
+}
+
+// within gives the host of a role's address that this machine can use.
+func within(at *address) string {
+	if at.advertise.Addr().IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", fmt.Sprint(at.advertise.Port()))
+	}
+	return at.advertise.String()
+}
