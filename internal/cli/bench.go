@@ -1,7 +1,210 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"text/tabwriter"
+	"time"
+
+	dockerclient "github.com/docker/docker/client"
+	"github.com/spf13/cobra"
+	"github.com/spf13/viper"
+
+	"github.com/mesopool/mesopool/internal/bench"
+	"github.com/mesopool/mesopool/provider/docker"
+	"github.com/mesopool/mesopool/provider/limit"
+	"github.com/mesopool/mesopool/provider/memory"
+	"github.com/mesopool/mesopool/store"
+	"github.com/mesopool/mesopool/task"
+)
 
 func newBench() *cobra.Command {
-	return &cobra.Command{Use: "bench", Short: "Measure launches per second", Args: noArgs}
+	cmd := &cobra.Command{
+		Use: "bench", Args: noArgs, RunE: runBench,
+		Short: "Measure launches per second, and the time from ACCEPT to RUNNING",
+		Long: `Measures launches through the real v1 scheduler API, the bundled master, the
+real agent protocol and the virtual agent, with every status update acknowledged.
+
+  --provider memory   on a simulated data center
+  --provider docker   on the engine, beside a bare loop of the Docker client
+                      at the same concurrency
+
+Everything that it makes is taken away again.`,
+	}
+	f := cmd.Flags()
+	f.String("provider", "memory", "memory or docker")
+	f.Int("tasks", 0, "how many tasks; 0: 50000 in memory, 40 on an engine")
+	f.Int("in-flight", 0, "launches at a time; 0: 1000 in memory, 4 on an engine")
+	f.Int("rounds", 1, "how many times")
+	f.Bool("durable", false, "memory: keep the agent's state in a file, as a real agent does")
+	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	f.Bool("json", false, "print JSON instead of a table")
+	pause := &cobra.Command{Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil }}
+	cmd.AddCommand(pause)
+	return cmd
+}
+
+// benchReport is what a run of the benchmark prints.
+type benchReport struct {
+	Provider string         `json:"provider"`
+	Cores    int            `json:"cores"`
+	Go       string         `json:"go"`
+	Results  []bench.Result `json:"results"`
+}
+
+func runBench(cmd *cobra.Command, _ []string) error {
+	v, err := settings(cmd, nil)
+	if err != nil {
+		return err
+	}
+	stop, err := profile(v.GetString("cpu-profile"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	report := benchReport{Provider: v.GetString("provider"), Cores: runtime.NumCPU(), Go: runtime.Version()}
+	for range max(1, v.GetInt("rounds")) {
+		var results []bench.Result
+		switch report.Provider {
+		case "memory":
+			results, err = benchMemory(cmd, v)
+		case "docker":
+			results, err = benchDocker(cmd, v)
+		default:
+			return exit(exitUsage, "--provider is %q; it must be memory or docker", report.Provider)
+		}
+		if err != nil {
+			return err
+		}
+		report.Results = append(report.Results, results...)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "\r%-60s\r", "")
+	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
+	return c.print(report, func(w io.Writer) { printBench(w, &report) })
+}
+
+// profile begins a CPU profile; "" begins none.
+func profile(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, nil
+}
+
+func printBench(w io.Writer, r *benchReport) {
+	fmt.Fprintf(w, "%s, %d cores, %s\n", r.Provider, r.Cores, r.Go)
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "\ttasks\tfailed\tat once\ttasks/s\tp50\tp99\t")
+	for _, x := range r.Results {
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%.1f\t%v\t%v\t\n", x.Name, x.Tasks, x.Failed, x.AtOnce, x.PerSecond,
+			x.P50.Round(10*time.Microsecond), x.P99.Round(10*time.Microsecond))
+	}
+	t.Flush()
+	for _, x := range r.Results {
+		if x.Failed > 0 {
+			fmt.Fprintf(w, "%s: the first failure was %s\n", x.Name, x.FirstFail)
+		}
+	}
+}
+
+func either(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+func benchMemory(cmd *cobra.Command, v *viper.Viper) ([]bench.Result, error) {
+	o := bench.Options{
+		Name: "mesopool", Provider: memory.New(memory.Config{}), Owner: task.Owner{Cluster: "bench", Agent: "agent"},
+		Spec: task.Spec{Name: "bench", Image: "bench"}, Tasks: either(v.GetInt("tasks"), 50_000), InFlight: either(v.GetInt("in-flight"), 1000),
+		Store: func() (store.Store, error) { return store.NewMemory(), nil }, Progress: cmd.ErrOrStderr(),
+	}
+	if v.GetBool("durable") {
+		dir, err := os.MkdirTemp("", "mesopool-bench-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		o.Name, o.Store = "mesopool, durable", func() (store.Store, error) { return store.OpenBolt(filepath.Join(dir, "agent.db")) }
+	}
+	r, err := bench.Run(cmd.Context(), o)
+	return []bench.Result{r}, err
+}
+
+// benchDocker measures the engine bare, ours, and bare again, so that a drift
+// of the machine shows.
+func benchDocker(cmd *cobra.Command, v *viper.Viper) (results []bench.Result, err error) {
+	ctx := cmd.Context()
+	id := fmt.Sprintf("mesopool-bench-%d", os.Getpid())
+	cli, err := dockerclient.NewClientWithOpts(dockerclient.FromEnv, dockerclient.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, err
+	}
+	defer cli.Close()
+	opt := docker.OptionsFromEnv(os.Getenv)
+	opt.Cluster, opt.Network = id, id
+	engine, err := docker.New(opt)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := engine.Capacity(ctx); err != nil {
+		return nil, err
+	}
+	e := &bench.Engine{Client: cli, Image: id + ":bench", Network: id, Label: id}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Import(ctx, program); err != nil {
+		return nil, err
+	}
+	defer cleanUp(context.WithoutCancel(ctx), e, &err)
+	argv := []string{"/program", "bench", "pause"}
+	atOnce, tasks := either(v.GetInt("in-flight"), 4), either(v.GetInt("tasks"), 40)
+	ours := bench.Options{
+		Name: "mesopool", Provider: limit.New(engine, limit.Options{Launches: atOnce}), Owner: task.Owner{Cluster: id, Agent: "agent"},
+		Spec: task.Spec{Name: "bench", Image: e.Image, Command: task.Command{Args: argv}}, Tasks: tasks, InFlight: atOnce, Workers: 16 + atOnce,
+		Store: func() (store.Store, error) { return store.NewMemory(), nil }, Progress: cmd.ErrOrStderr(),
+	}
+	warm := ours
+	warm.Tasks = 1 // makes the network, warms the engine
+	if _, err := bench.Run(ctx, warm); err != nil {
+		return nil, err
+	}
+	for _, step := range []func() (bench.Result, error){
+		func() (bench.Result, error) { return e.Loop(ctx, argv, tasks, atOnce) },
+		func() (bench.Result, error) { return bench.Run(ctx, ours) },
+		func() (bench.Result, error) { return e.Loop(ctx, argv, tasks, atOnce) },
+	} {
+		r, err := step()
+		if err != nil {
+			return results, err
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+// cleanUp takes the image and the network away.
+func cleanUp(ctx context.Context, e *bench.Engine, err *error) {
+	if rm := e.Remove(ctx); rm != nil && *err == nil {
+		*err = rm
+	}
+	if rm := e.Client.NetworkRemove(ctx, e.Network); rm != nil && *err == nil {
+		*err = rm
+	}
 }

@@ -17,11 +17,16 @@ import (
 
 // client talks to the cluster's servers.
 type client struct {
+	printer
 	marathon string // host:port
 	master   string
-	json     bool
-	out      io.Writer
 	http     *http.Client
+}
+
+// printer writes results for people, or for programs.
+type printer struct {
+	json bool
+	out  io.Writer
 }
 
 // clientFlags are common to the commands that ask servers. MARATHON and
@@ -42,7 +47,7 @@ func newClient(cmd *cobra.Command) (*client, *viper.Viper, error) {
 	}
 	return &client{
 		marathon: strings.TrimPrefix(v.GetString("marathon"), "http://"), master: strings.TrimPrefix(v.GetString("master"), "http://"),
-		json: v.GetBool("json"), out: cmd.OutOrStdout(), http: &http.Client{Timeout: time.Minute},
+		printer: printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}, http: &http.Client{Timeout: time.Minute},
 	}, v, nil
 }
 
@@ -108,7 +113,7 @@ func details(d any) string {
 }
 
 // print writes v as JSON, or what table writes.
-func (c *client) print(v any, table func(io.Writer)) error {
+func (c *printer) print(v any, table func(io.Writer)) error {
 	if !c.json {
 		table(c.out)
 		return nil
