@@ -67,6 +67,9 @@ func Main(args []string, out, errOut io.Writer) int {
 		return coded.code
 	}
 	fmt.Fprintln(errOut, "mesopool:", err)
+	if strings.HasPrefix(err.Error(), "unknown command") { // cobra gives it no type
+		return exitUsage
+	}
 	return exitFailure
 }
 
