@@ -41,6 +41,7 @@ type Core struct {
 	frameworks map[string]*framework
 	orphans    map[string]*row // by container ID: ours by label, without a record
 	gc         gc.Queue
+	kept       map[string]bool // container IDs that gc has
 	wakes      wakes
 	joined     bool
 	synced     bool
@@ -63,10 +64,12 @@ type row struct {
 	epoch    int // of the watch that told it last
 	inFlight Op
 	again    bool // ask again when the call in flight is done
+	look     bool // an inspection must say what became of the container
 	failures int
 	tryAt    time.Time // no call before
 
 	announced bool
+	addressed bool // it was announced with an address
 	resends   int
 	resendAt  time.Time
 }
@@ -75,7 +78,7 @@ type row struct {
 func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, tasks: map[task.Key]*row{}, frameworks: map[string]*framework{},
-		orphans: map[string]*row{},
+		orphans: map[string]*row{}, kept: map[string]bool{},
 	}
 }
 

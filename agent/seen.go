@@ -14,14 +14,21 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 	}
 	k := in.Event.Container
 	if k.State == provider.StateGone {
-		c.gc.Removed(k.ID)
+		c.removed(k.ID)
 	}
+	c.unkeep(k)
 	if r := c.orphans[k.ID]; r != nil {
 		return c.observe(now, r, k, fx)
 	}
+	if c.kept[k.ID] {
+		return fx // it is waiting for its removal, whatever its key says
+	}
 	r := c.tasks[k.Key]
-	if r == nil || r.Container.ID != "" && r.Container.ID != k.ID || k.Name != "" && r.Name != k.Name {
+	if r == nil || !r.mayBe(k) {
 		return c.adoptOrphan(now, k, c.cfg.OrphanGrace, fx)
+	}
+	if r.Container.ID == "" && k.State == provider.StateGone {
+		return fx // of an earlier task of the key, or of a launch that is tried again
 	}
 	if r.State.Terminal() && k.State == provider.StateUp {
 		return c.adoptOrphan(now, k, 0, fx)
@@ -29,11 +36,22 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 	return c.observe(now, r, k, fx)
 }
 
+// mayBe says whether a container with the task's key is the task's. One of
+// another ID is, if it has the name that the task's had before it ever ran: that
+// one is gone, and a launch has made the other.
+func (r *row) mayBe(k provider.Container) bool {
+	if k.Name != "" && k.Name != r.Name {
+		return false
+	}
+	anew := k.Name != "" && k.State != provider.StateGone && r.seen <= provider.StateCreated && r.State.Rank() <= task.Starting.Rank()
+	return r.Container.ID == "" || r.Container.ID == k.ID || anew
+}
+
 // observe takes what the provider shows; what is seen only grows.
 func (c *Core) observe(now time.Time, r *row, k provider.Container, fx []Effect) []Effect {
 	r.epoch = c.epoch
-	if k.State < r.seen {
-		return c.advance(now, r, fx)
+	if k.State < r.seen || r.seen == provider.StateExited && k.State == provider.StateGone {
+		return c.advance(now, r, fx) // how it ended says more than that it is gone
 	}
 	if k.State == provider.StateGone {
 		k = keepKnown(r.Container, k)
@@ -91,14 +109,13 @@ func (c *Core) sync(now time.Time, fx []Effect) []Effect {
 		fx = append(fx, AllKnown{})
 	}
 	for _, r := range c.sorted() {
-		if r.epoch == c.epoch || r.State.Terminal() || r.inFlight != OpNone {
+		if r.epoch == c.epoch || r.State.Terminal() {
 			continue
 		}
-		if r.Container.ID == "" {
-			fx = c.advance(now, r, fx)
-			continue
+		if r.Container.ID != "" {
+			r.look, r.tryAt = true, time.Time{}
 		}
-		fx = c.inspect(r, fx)
+		fx = c.advance(now, r, fx)
 	}
 	return fx
 }
@@ -133,15 +150,34 @@ func (c *Core) doneRemove(now time.Time, in Done, fx []Effect) []Effect {
 		c.gc.Retry(in.Call.ID, c.cfg.GC, now)
 		return fx
 	}
-	c.gc.Removed(in.Call.ID)
+	c.removed(in.Call.ID)
 	return c.collect(now, fx)
 }
 
+func (c *Core) removed(id string) {
+	delete(c.kept, id)
+	c.gc.Removed(id)
+}
+
+// unkeep: what runs is no longer to be removed.
+func (c *Core) unkeep(k provider.Container) {
+	if k.State == provider.StateUp {
+		c.removed(k.ID)
+	}
+}
+
 func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect {
+	final := errors.Is(in.Err, provider.ErrRejected) || errors.Is(in.Err, provider.ErrCapacity)
 	switch {
+	case in.Err == nil && c.former(in.Container):
+		return c.clear(now, r, in.Container.ID, fx)
 	case in.Err == nil:
+		r.look = false
+		c.unkeep(in.Container)
 		return c.observe(now, r, in.Container, fx)
-	case errors.Is(in.Err, provider.ErrRejected) || errors.Is(in.Err, provider.ErrCapacity):
+	case r.seen == provider.StateUp || r.seen == provider.StateExited || r.seen == provider.StateGone && !final:
+		return c.advance(now, r, fx) // the answer was lost, but the watch told
+	case final:
 		r.Tried = false
 		return c.launchFailed(now, r, in.Err.Error(), fx)
 	case now.Sub(r.Since) >= c.cfg.LaunchTimeout && !r.Stop:
@@ -155,10 +191,29 @@ func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect 
 	return fx
 }
 
+// former says whether the container is what an earlier task of the same key has
+// left: its end would be taken for that of the new task.
+func (c *Core) former(k provider.Container) bool {
+	return c.orphans[k.ID] != nil || c.kept[k.ID] && k.State == provider.StateExited
+}
+
+// clear makes the name free for a task that found a former container there.
+func (c *Core) clear(now time.Time, r *row, id string, fx []Effect) []Effect {
+	c.retryAt(r, now.Add(c.backoff(r)))
+	if old := c.orphans[id]; old != nil {
+		old.tryAt = time.Time{}
+		return c.advance(now, old, fx)
+	}
+	return append(fx, Call{Op: OpRemove, ID: id})
+}
+
 func (c *Core) doneStop(now time.Time, r *row, in Done, fx []Effect) []Effect {
 	switch {
+	case r.seen > provider.StateUp: // told before the answer
+		return c.advance(now, r, fx)
 	case in.Err == nil && !r.again:
-		c.retryAt(r, now.Add(c.grace(r)+10*time.Second)) // the watch should tell the end long before
+		r.look = true // the watch should tell the end long before
+		c.retryAt(r, now.Add(c.grace(r)+10*time.Second))
 		return fx
 	case errors.Is(in.Err, provider.ErrNotFound):
 		return c.inspect(r, fx)
@@ -170,19 +225,32 @@ func (c *Core) doneStop(now time.Time, r *row, in Done, fx []Effect) []Effect {
 }
 
 func (c *Core) doneInspect(now time.Time, r *row, in Done, fx []Effect) []Effect {
+	absent := errors.Is(in.Err, provider.ErrNotFound) || in.Err == nil && r.Container.ID == "" && !c.owns(r, in.Container)
 	switch {
+	case absent && r.Container.ID == "":
+		return c.absent(now, r, fx)
+	case absent:
+		r.look = false
+		return c.observe(now, r, provider.Container{State: provider.StateGone, Key: r.key, Name: r.Name}, fx)
+	case r.seen > provider.StateUp: // told before the answer
+		return c.advance(now, r, fx)
 	case in.Err == nil:
+		r.look = false
+		if in.Container.State == provider.StateCreated && r.Stop {
+			r.Tried = false // nothing is about to start it
+		}
 		if in.Container.State == provider.StateUp && len(in.Container.Addresses) == 0 && !r.Stop && r.lacksAddress() {
 			c.retryAt(r, now.Add(c.backoff(r)))
 		}
 		return c.observe(now, r, in.Container, fx)
-	case !errors.Is(in.Err, provider.ErrNotFound):
-		c.retryAt(r, now.Add(c.backoff(r)))
-		return fx
-	case r.Container.ID == "":
-		return c.absent(now, r, fx)
 	}
-	return c.observe(now, r, provider.Container{State: provider.StateGone, Key: r.key, Name: r.Name}, fx)
+	c.retryAt(r, now.Add(c.backoff(r)))
+	return fx
+}
+
+// owns says whether a container that was looked up by its name is the task's.
+func (c *Core) owns(r *row, k provider.Container) bool {
+	return k.Owner == c.cfg.Owner && k.Key == r.key && !c.former(k)
 }
 
 // absent: no container of the task's name was ever seen, and none is there.

@@ -63,7 +63,7 @@ func (c *Core) kill(now time.Time, in Kill, fx []Effect) []Effect {
 	if r.State.Terminal() {
 		return fx
 	}
-	r.Stop, r.Grace, r.again = true, in.Grace, true
+	r.Stop, r.Grace, r.again, r.look = true, in.Grace, true, false
 	fx = append(fx, Save{Key: r.key, Record: &r.Record})
 	r.tryAt, r.failures = time.Time{}, 0
 	return c.advance(now, r, fx)
@@ -136,6 +136,8 @@ func (c *Core) advance(now time.Time, r *row, fx []Effect) []Effect {
 		return c.ended(now, r, fx)
 	case r.seen == provider.StateGone:
 		return c.vanished(now, r, fx)
+	case r.look:
+		return c.inspect(r, fx)
 	case r.Stop:
 		return c.advanceStop(now, r, fx)
 	case r.seen == provider.StateUp:
@@ -154,8 +156,7 @@ func (c *Core) advanceLaunch(now time.Time, r *row, fx []Effect) []Effect {
 }
 
 func (c *Core) advanceStop(now time.Time, r *row, fx []Effect) []Effect {
-	switch r.seen {
-	case provider.StateUp, provider.StateCreated:
+	if r.seen == provider.StateUp {
 		stop := Call{Op: OpStop, Key: r.key, ID: r.Container.ID, Grace: c.grace(r), Withdraw: r.announced}
 		r.again, r.announced = false, false
 		return c.call(r, stop, c.killing(now, r, fx))
@@ -163,7 +164,7 @@ func (c *Core) advanceStop(now time.Time, r *row, fx []Effect) []Effect {
 	if !r.Tried {
 		return c.killed(now, r, fx)
 	}
-	// A launch may have gone through with its answer lost: look.
+	// A launch may have gone through with its answer lost, or be about to: look.
 	return c.inspect(r, fx)
 }
 

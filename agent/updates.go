@@ -102,6 +102,7 @@ func (c *Core) release(now time.Time, k provider.Container) {
 	if ended.IsZero() || ended.After(now) {
 		ended = now
 	}
+	c.kept[k.ID] = true
 	c.gc.Release(k.ID, ended)
 }
 
@@ -128,8 +129,8 @@ func (c *Core) up(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	r.failures = 0
 	fx = c.update(now, r, task.Status{State: task.Running, Source: task.SourceExecutor, Data: r.Container.Raw}, fx)
-	if !r.announced {
-		r.announced = true
+	if has := len(r.Container.Addresses) > 0; !r.announced || has && !r.addressed {
+		r.announced, r.addressed = true, has
 		fx = append(fx, Announce{Key: r.key, Spec: &r.Spec, Container: r.Container})
 	}
 	return fx
@@ -166,9 +167,7 @@ func (c *Core) launchFailed(now time.Time, r *row, message string, fx []Effect) 
 // whatever its exit code (docker/executor.cpp, reaped).
 func (c *Core) ended(now time.Time, r *row, fx []Effect) []Effect {
 	if r.orphan {
-		delete(c.orphans, r.Container.ID)
-		c.release(now, r.Container)
-		return c.collect(now, fx)
+		return c.endedOrphan(now, r, fx)
 	}
 	s := task.Status{State: task.Failed, Source: task.SourceExecutor, Message: exitMessage(r.Container)}
 	switch {
@@ -178,6 +177,19 @@ func (c *Core) ended(now time.Time, r *row, fx []Effect) []Effect {
 		s.State = task.Finished
 	}
 	return c.update(now, r, s, fx)
+}
+
+// endedOrphan lets the container go. One that came up after its task's end, as a
+// late launch may bring about, waits with the task for the acknowledgement.
+func (c *Core) endedOrphan(now time.Time, r *row, fx []Effect) []Effect {
+	delete(c.orphans, r.Container.ID)
+	t := c.tasks[r.key]
+	if t != nil && t.State.Terminal() && t.Name == r.Name && (t.Container.ID == "" || t.Container.ID == r.Container.ID) {
+		t.seen, t.Container = r.seen, r.Container
+		return fx
+	}
+	c.release(now, r.Container)
+	return c.collect(now, fx)
 }
 
 func exitMessage(k provider.Container) string {

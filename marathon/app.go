@@ -32,7 +32,7 @@ type App struct {
 	Dependencies []string            `json:"dependencies"`
 	Container    *Container          `json:"container,omitempty"`
 	Networks     []Network           `json:"networks"`
-	Ports        []PortDefinition    `json:"portDefinitions,omitempty"` // host networking only
+	Ports        []PortDefinition    `json:"portDefinitions,omitzero"` // host networking only; empty is not the same as absent
 	RequirePorts bool                `json:"requirePorts"`
 	HealthChecks []HealthCheck       `json:"healthChecks"`
 	Readiness    []ReadinessCheck    `json:"readinessChecks"`
@@ -71,6 +71,8 @@ type Secret struct {
 	Source string `json:"source"`
 }
 
+var errNoEnvValue = errors.New(`an environment value is a text or {"secret":"name"}`)
+
 // EnvValue is a text or the name of a secret.
 type EnvValue struct {
 	Text   string
@@ -88,22 +90,23 @@ func (e EnvValue) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads what MarshalJSON writes; numbers and booleans, which old
 // files have, are taken as their text.
 func (e *EnvValue) UnmarshalJSON(text []byte) error {
-	if len(text) > 0 && text[0] == '{' {
+	switch text[0] {
+	case '{':
 		var s struct {
 			Secret string `json:"secret"`
 		}
-		err := json.Unmarshal(text, &s)
-		e.Secret = s.Secret
-		return err
-	}
-	if len(text) > 0 && text[0] != '"' {
-		if text[0] == '[' {
-			return errors.New("an environment value is a text, or {\"secret\":\"name\"}")
+		if err := json.Unmarshal(text, &s); err != nil || s.Secret == "" {
+			return errNoEnvValue
 		}
-		e.Text = string(text)
+		e.Secret = s.Secret
 		return nil
+	case '[', 'n':
+		return errNoEnvValue
+	case '"':
+		return json.Unmarshal(text, &e.Text)
 	}
-	return json.Unmarshal(text, &e.Text)
+	e.Text = string(text)
+	return nil
 }
 
 // Container is how an app's image runs.
@@ -111,7 +114,7 @@ type Container struct {
 	Type         string        `json:"type"`
 	Docker       *Docker       `json:"docker,omitempty"`
 	Volumes      []Volume      `json:"volumes"`
-	PortMappings []PortMapping `json:"portMappings,omitempty"`
+	PortMappings []PortMapping `json:"portMappings,omitzero"` // empty is not the same as absent
 }
 
 // Docker is the image and its flags.
@@ -278,4 +281,9 @@ func (a *App) sortedEnv() []string { return slices.Sorted(maps.Keys(a.Env)) }
 // Timestamp is Marathon's form of a time: UTC, milliseconds.
 func Timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// mostSeconds is a hundred years: more than that is taken as that.
+const mostSeconds = 100 * 365 * 24 * 3600
+
+func seconds(s float64) time.Duration {
+	return time.Duration(min(s, mostSeconds) * float64(time.Second))
+}

@@ -1,146 +1,195 @@
 package marathon
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/task"
 )
 
-// census counts an app's instances as the rolling arithmetic needs them.
-type census struct {
-	target  int
-	fresh   []*Instance // of the current configuration, wanted
-	old     []*Instance // of an earlier one, not being killed
-	healthy int         // fresh and old
+// tally counts an app's instances as the rolling arithmetic needs them. It is
+// kept up to date by touch, so that nothing has to be counted over and over.
+type tally struct {
+	fresh   int // of the current configuration, wanted
+	old     int // of an earlier one, wanted until it is replaced
+	killing int // on their way out, but maybe still there
+	healthy int // fresh and old
 }
 
-func (c *Core) census(a *app) census {
-	n := census{target: a.def.Instances}
+func (t *tally) add(o tally, times int) {
+	t.fresh += times * o.fresh
+	t.old += times * o.old
+	t.killing += times * o.killing
+	t.healthy += times * o.healthy
+}
+
+// touch counts an instance anew and has its app looked at. It follows every
+// change of an instance.
+func (c *Core) touch(i *Instance) {
+	a := c.apps[i.App]
+	if a == nil {
+		return
+	}
+	c.changed[i.App] = true
+	a.tally.add(i.counted, -1)
+	i.counted = a.count(i)
+	a.tally.add(i.counted, 1)
+}
+
+func (a *app) count(i *Instance) tally {
+	switch {
+	case a.instances[i.TaskID] != i || i.inactive:
+		return tally{}
+	case i.Killing:
+		return tally{killing: 1}
+	}
+	var t tally
+	if t.fresh = 1; i.Version != a.def.ConfigVersion() {
+		t.fresh, t.old = 0, 1
+	}
+	if i.fitness() == fit {
+		t.healthy = 1
+	}
+	return t
+}
+
+// target is how many instances an app should have.
+func (a *app) target() int {
 	if a.stopping {
-		n.target = 0
+		return 0
 	}
-	for _, i := range a.instances {
-		if !i.active() {
-			continue
-		}
-		if i.Version == a.def.ConfigVersion() {
-			n.fresh = append(n.fresh, i)
-		} else {
-			n.old = append(n.old, i)
-		}
-		if c.healthyInstance(i, a.def) {
-			n.healthy++
-		}
-	}
-	return n
+	return a.def.Instances
 }
 
 // bounds are how few healthy instances there must be and how many instances
-// there may be at most during a restart (TaskReplaceActor.scala,
-// computeRestartStrategy).
-func (n *census) bounds(u UpgradeStrategy) (minHealthy, most int) {
-	minHealthy = int(math.Ceil(float64(n.target) * u.MinimumHealthCapacity))
-	most = int(math.Floor(float64(n.target) * (1 + u.MaximumOverCapacity)))
-	if minHealthy == most && most <= len(n.old)+len(n.fresh) {
-		most++
+// there may be at most (TaskReplaceActor.scala, computeRestartStrategy).
+func (a *app) bounds() (minHealthy, most int) {
+	return a.def.Upgrade.bounds(a.target(), a.tally.fresh+a.tally.old)
+}
+
+func (u UpgradeStrategy) bounds(target, count int) (minHealthy, most int) {
+	minHealthy = int(math.Ceil(float64(target) * u.MinimumHealthCapacity))
+	most = int(math.Floor(float64(target) * (1 + u.MaximumOverCapacity)))
+	if minHealthy == most && most <= count {
+		most++ // nothing could be replaced otherwise
 	}
 	return minHealthy, most
 }
 
-// need is how many instances an app lacks right now.
+// need is how many instances an app lacks and may launch right now. Those that
+// are being killed count until they have ended.
 func (c *Core) need(a *app) int {
-	if a.stopping || c.blocked(a.def.ID) {
+	if a.stopping || a.blocked() {
 		return 0
 	}
-	n := c.census(a)
-	lack := n.target - len(n.fresh)
-	if len(n.old) > 0 {
-		_, most := n.bounds(a.def.Upgrade)
-		lack = min(lack, most-len(n.old)-len(n.fresh))
-	}
-	return max(lack, 0)
+	t := &a.tally
+	_, most := a.bounds()
+	return max(0, min(a.target()-t.fresh, most-t.fresh-t.old-t.killing))
 }
 
 // settled says whether an app is what it should be: all instances of the
 // current configuration and healthy, none too many.
-func (c *Core) settled(a *app) bool {
-	n := c.census(a)
-	if len(n.old) > 0 || len(n.fresh) != n.target || len(a.instances) != n.target {
-		return false
-	}
-	return n.healthy >= n.target
+func (a *app) settled() bool {
+	return a.tally == tally{fresh: a.target(), healthy: a.target()}
 }
 
 // converge ends what is too much and notes what is too little, which is
-// launched when offers come.
+// launched when offers come. A stopped app goes with its last instance.
 func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
-	if !c.blocked(a.def.ID) {
-		n := c.census(a)
-		for _, i := range c.surplus(a, &n) {
+	if !a.blocked() {
+		for _, i := range a.surplus() {
 			fx = c.killInstance(now, i, fx)
 		}
 	}
-	if need := c.need(a); need > 0 {
-		if c.lacking[a.def.ID] == nil {
-			a.since, a.asked, a.seen = now, 0, Refusals{}
-		}
-		c.lacking[a.def.ID] = a
-		a.asked = min(a.asked, need)
-		return fx
+	if a.stopping && len(a.instances) == 0 {
+		fx = c.forgetApp(now, a, fx)
 	}
-	delete(c.lacking, a.def.ID)
+	need := c.need(a)
+	known := c.lacking[a.def.ID] != nil
+	switch {
+	case need > 0 && !known:
+		a.since, a.asked, a.seen = now, 0, Refusals{}
+		c.lacking[a.def.ID], c.queue = a, nil
+	case need == 0 && known:
+		delete(c.lacking, a.def.ID)
+		c.queue = nil
+	}
+	a.asked = min(a.asked, need)
 	return fx
 }
 
 // surplus picks the instances to end: all of a stopped app, those above the
-// target, and during a restart as many old ones as the healthy ones allow.
-func (c *Core) surplus(a *app, n *census) []*Instance {
+// target, and during a restart the old ones that can be spared.
+func (a *app) surplus() []*Instance {
+	over := a.tally.fresh - a.target()
+	if !a.stopping && over <= 0 && a.tally.old == 0 {
+		return nil
+	}
+	fresh, old := a.members()
 	if a.stopping {
-		return append(n.fresh, n.old...)
+		return append(fresh, old...)
 	}
-	var out []*Instance
-	if over := len(n.fresh) - n.target; over > 0 {
-		out = victims(n.fresh, a.def.KillSelect)[:over]
+	return append(fresh[:max(over, 0)], a.outdated(old)...)
+}
+
+// members lists the wanted instances of the current and of earlier
+// configurations, who is to go first at the front. The lost ones of a stopped
+// app are among them.
+func (a *app) members() (fresh, old []*Instance) {
+	for _, i := range a.instances {
+		switch {
+		case i.Killing || i.inactive && !a.stopping:
+		case i.Version == a.def.ConfigVersion():
+			fresh = append(fresh, i)
+		default:
+			old = append(old, i)
+		}
 	}
-	if len(n.old) == 0 {
-		return out
-	}
-	return append(out, c.outdated(a, n)...)
+	return victims(fresh, a.def.KillSelect), victims(old, a.def.KillSelect)
 }
 
 // outdated picks the old instances that can go: those that do not run, as many
-// healthy ones as can be spared, and unhealthy ones once a new one is up or
-// when there is no room for a new one otherwise.
-func (c *Core) outdated(a *app, n *census) []*Instance {
-	minHealthy, most := n.bounds(a.def.Upgrade)
-	spare := n.healthy - minHealthy
-	crowded := (n.target - len(n.fresh)) - (most - len(n.old) - len(n.fresh))
+// as there are healthy ones to spare, and unhealthy ones once another is
+// healthy. If none is, and there is no room for a new one, one makes room. Of
+// whose health nothing is known yet, it is not assumed that it is bad.
+func (a *app) outdated(old []*Instance) []*Instance {
+	minHealthy, most := a.bounds()
+	t := &a.tally
+	spare := t.healthy - minHealthy
+	room := most - t.fresh - t.old - t.killing
 	var out []*Instance
-	for _, i := range victims(n.old, a.def.KillSelect) {
-		switch {
-		case c.healthyInstance(i, a.def):
-			if spare <= 0 {
+	for _, i := range old {
+		switch f := i.fitness(); {
+		case i.State != task.Running:
+		case f != unfit:
+			if spare <= 0 && minHealthy > 0 {
 				continue
 			}
 			spare--
-		case i.State == task.Running && n.target > 0 && n.healthy == 0:
-			if crowded <= 0 {
+		case minHealthy > 0 && t.healthy == 0:
+			if room > 0 || t.killing > 0 {
 				continue
 			}
-			crowded--
+			room++
 		}
 		out = append(out, i)
 	}
 	return out
 }
 
+// killInstance ends an instance. One on an agent that cannot be reached is
+// given up; should it come back, it is a stranger and ended as one.
 func (c *Core) killInstance(now time.Time, i *Instance, fx []Effect) []Effect {
-	if i.Killing {
+	switch {
+	case i.Killing:
 		return fx
+	case i.State == task.Unreachable:
+		return c.expunge(now, i, fx)
 	}
 	i.Killing = true
-	c.changed[i.App] = true
+	c.touch(i)
 	fx = append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
 	return c.sendKill(now, i, fx)
 }
@@ -164,8 +213,9 @@ func (c *Core) killAgain(now time.Time, id string, fx []Effect) []Effect {
 
 // killTasks ends instances on a user's word.
 func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, error) {
+	ids := slices.Compact(slices.Sorted(slices.Values(in.IDs)))
 	lost := map[string]int{}
-	for _, id := range in.IDs {
+	for _, id := range ids {
 		i := c.instances[id]
 		if i == nil {
 			return fx, notFound("Task", id)
@@ -175,23 +225,26 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 		}
 	}
 	if in.Scale {
-		change := Change{DeploymentID: in.DeploymentID, Force: in.Force}
-		for id, n := range lost {
-			a := c.apps[id]
-			if a == nil || a.stopping {
-				continue
-			}
-			def := *a.def
-			def.Instances = max(0, def.Instances-n)
-			change.Put = append(change.Put, &def)
-		}
 		var err error
-		if fx, err = c.change(now, change, fx); err != nil {
+		if fx, err = c.change(now, c.shrink(in, lost), fx); err != nil {
 			return fx, err
 		}
 	}
-	for _, id := range in.IDs {
+	for _, id := range ids {
 		fx = c.killInstance(now, c.instances[id], fx)
 	}
 	return fx, nil
+}
+
+// shrink is the change that takes the lost instances off their apps.
+func (c *Core) shrink(in KillTasks, lost map[string]int) Change {
+	change := Change{DeploymentID: in.DeploymentID, Force: in.Force}
+	for _, id := range slices.Sorted(maps.Keys(lost)) {
+		if a := c.apps[id]; a != nil && !a.stopping {
+			def := *a.def
+			def.Instances = max(0, def.Instances-lost[id])
+			change.Put = append(change.Put, &def)
+		}
+	}
+	return change
 }

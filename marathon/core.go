@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -20,13 +21,16 @@ type Config struct {
 	KillRetry     time.Duration // a kill without an answer is sent again
 	StagedLimit   time.Duration // no word of a launched task for so long: ask
 	ReconcileEach time.Duration // all tasks are asked about
+	ReviveEach    time.Duration // offers are asked for again while some are needed
 }
 
-// DefaultConfig has Marathon's values where it has one.
+// DefaultConfig has Marathon's values where it has one. NewCore takes them for
+// what a Config leaves at zero.
 func DefaultConfig() Config {
 	return Config{
 		Role: "*", KeepVersions: 50, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
 		KillRetry: 30 * time.Second, StagedLimit: 30 * time.Second, ReconcileEach: 10 * time.Minute,
+		ReviveEach: 30 * time.Second,
 	}
 }
 
@@ -43,18 +47,22 @@ type Core struct {
 
 	suppressed  bool
 	lastRevive  time.Time
-	reviveWait  bool // a timer for the next revive runs
+	reviveWait  time.Time // when a timer for the next revive wakes; zero: there is none
 	lastVersion string
 	session     int             // counts the subscriptions
 	changed     map[string]bool // apps to look at when the batch ends
 	lacking     map[string]*app // apps with fewer instances than they should have
+	queue       []*app          // the lacking ones, those that wait longest first; nil: to be sorted
+	ended       []*Deployment   // the last ones, for VersionOf
 }
 
 type app struct {
 	def       *App
 	versions  []*App // newest first, the current one among them
 	instances map[string]*Instance
-	stopping  bool // deleted; goes when its instances have
+	tally     tally         // of the instances
+	changes   []*Deployment // that touch it, oldest first
+	stopping  bool          // deleted; goes when its instances have
 	failure   *Failure
 	delay     time.Duration // before the next launch after a failure
 	delayed   time.Time     // no launch before
@@ -111,7 +119,16 @@ const (
 
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
+	cfg.fill(DefaultConfig())
 	return &Core{cfg: cfg, apps: map[string]*app{}, instances: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+}
+
+func (c *Config) fill(d Config) {
+	c.Role = cmp.Or(c.Role, d.Role)
+	c.KeepVersions = cmp.Or(c.KeepVersions, d.KeepVersions)
+	c.ReviveGap, c.ReviveEach = cmp.Or(c.ReviveGap, d.ReviveGap), cmp.Or(c.ReviveEach, d.ReviveEach)
+	c.Hold, c.KillRetry = cmp.Or(c.Hold, d.Hold), cmp.Or(c.KillRetry, d.KillRetry)
+	c.StagedLimit, c.ReconcileEach = cmp.Or(c.StagedLimit, d.StagedLimit), cmp.Or(c.ReconcileEach, d.ReconcileEach)
 }
 
 // Apply tells the core one input and appends what must be done about it. An
@@ -154,12 +171,14 @@ func (c *Core) Next() time.Time {
 }
 
 func (c *Core) tick(now time.Time, fx []Effect) []Effect {
-	for _, t, ok := c.timers.Pop(now); ok; _, t, ok = c.timers.Pop(now) {
+	for at, t, ok := c.timers.Pop(now); ok; at, t, ok = c.timers.Pop(now) {
 		switch t.kind {
 		case timerApp:
 			c.changed[t.id] = true
 		case timerRevive:
-			c.reviveWait = false
+			if at.Equal(c.reviveWait) {
+				c.reviveWait = time.Time{}
+			}
 		case timerKill:
 			fx = c.killAgain(now, t.id, fx)
 		case timerStaged:
@@ -171,7 +190,7 @@ func (c *Core) tick(now time.Time, fx []Effect) []Effect {
 				fx = c.reconcileAll(now, fx)
 			}
 		case timerLost:
-			fx = c.expunge(now, t.id, fx)
+			fx = c.stillLost(now, t.id, fx)
 		}
 	}
 	return fx
@@ -201,21 +220,45 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		c.lastVersion = max(c.lastVersion, s.App.Version)
 	}
 	for _, i := range in.Instances {
-		i.heard = now
-		c.instances[i.TaskID] = i
-		if a := c.apps[i.App]; a != nil {
-			a.instances[i.TaskID] = i
+		if c.apps[i.App] == nil {
+			fx = append(fx, Save{Key: KeyInstance + i.TaskID}) // a stranger now, ended when it is heard of
+			continue
 		}
-		if i.State == task.Running {
-			c.startChecks(now, i)
-		}
-		if !i.Lost.IsZero() {
-			c.lostTimer(i)
-		}
+		c.recoverInstance(now, i)
 	}
 	c.deployments = in.Deployments
 	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
+	for _, d := range c.deployments {
+		c.link(d)
+	}
 	return fx
+}
+
+func (c *Core) recoverInstance(now time.Time, i *Instance) {
+	i.heard = now
+	c.instances[i.TaskID] = i
+	a := c.apps[i.App]
+	a.instances[i.TaskID] = i
+	i.def = a.definition(i.Version)
+	switch {
+	case i.State == task.Running:
+		c.startChecks(now, i)
+	case i.State == task.Staging:
+		c.timers.Add(now.Add(c.cfg.StagedLimit), timer{kind: timerStaged, id: i.TaskID})
+	case !i.Lost.IsZero():
+		c.lostTimers(i)
+	}
+	c.touch(i)
+}
+
+// definition is the app's in a configuration, or what is nearest to it.
+func (a *app) definition(config string) *App {
+	for _, v := range a.versions {
+		if v.ConfigVersion() == config {
+			return v
+		}
+	}
+	return a.def
 }
 
 func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
@@ -236,7 +279,10 @@ func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
 			fx = c.sendKill(now, i, fx)
 		}
 	}
-	c.lastRevive = time.Time{}
+	c.lastRevive, c.reviveWait = time.Time{}, time.Time{}
+	for _, a := range c.lacking {
+		a.asked = 0 // who knows what the master still knows
+	}
 	return c.reconcileAll(now, fx)
 }
 
@@ -276,9 +322,11 @@ func (c *Core) sortedInstances() []*Instance {
 // version is a new version: the time, made unique.
 func (c *Core) version(now time.Time) string {
 	v := Timestamp(now)
-	for v <= c.lastVersion {
-		now = now.Add(time.Millisecond)
-		v = Timestamp(now)
+	if v <= c.lastVersion {
+		last, err := time.Parse(time.RFC3339, c.lastVersion)
+		if err == nil {
+			v = Timestamp(last.Add(time.Millisecond))
+		}
 	}
 	c.lastVersion = v
 	return v

@@ -1,7 +1,9 @@
 package marathon
 
 import (
+	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +33,8 @@ type Deployment struct {
 
 	// Before is what the apps were, for a revert; nil for an app that was not.
 	Before map[string]*App `json:"before"`
+
+	at map[string][]int // the steps in which an app is
 }
 
 // Apps returns the apps that the deployment changes, sorted.
@@ -84,71 +88,119 @@ func touched(in Change) []string {
 
 // mayChange refuses the whole change before anything is done.
 func (c *Core) mayChange(in Change) error {
+	ids := touched(in)
+	if len(slices.Compact(slices.Sorted(slices.Values(ids)))) < len(ids) {
+		return problem("/id", "a change can name an app only once: %s", strings.Join(ids, ", "))
+	}
 	for _, a := range in.Put {
 		known := c.apps[a.ID]
 		if in.Create && known != nil && !known.stopping {
 			return ErrExists
 		}
-		if err := c.fitsTree(a); err != nil {
-			return err
-		}
+	}
+	if err := c.fitsTree(in.Put); err != nil {
+		return err
 	}
 	for _, id := range in.Delete {
 		if known := c.apps[id]; known == nil || known.stopping {
 			return notFound("App", id)
 		}
 	}
-	if in.Force {
-		return nil
+	if locks := c.locks(ids); len(locks) > 0 && !in.Force {
+		return &Locked{Deployments: locks}
 	}
-	var locks Locked
-	for _, d := range c.deployments {
-		for _, id := range touched(in) {
-			if slices.Contains(d.Apps(), id) && !slices.Contains(locks.Deployments, d.ID) {
-				locks.Deployments = append(locks.Deployments, d.ID)
+	return nil
+}
+
+// locks lists the deployments that touch any of the apps.
+func (c *Core) locks(ids []string) []string {
+	var out []string
+	for _, id := range ids {
+		if a := c.apps[id]; a != nil {
+			for _, d := range a.changes {
+				if !slices.Contains(out, d.ID) {
+					out = append(out, d.ID)
+				}
 			}
 		}
 	}
-	if len(locks.Deployments) > 0 {
-		return &locks
-	}
-	return nil
+	return out
 }
 
 // fitsTree: an app and a group cannot share an ID, and dependencies must not
 // run in a circle.
-func (c *Core) fitsTree(a *App) error {
-	for id := range c.apps {
-		if strings.HasPrefix(id, a.ID+"/") || strings.HasPrefix(a.ID, id+"/") {
-			return problem("/id", "an app and a group cannot share an ID: there is an app %s", id)
-		}
+func (c *Core) fitsTree(put []*App) error {
+	next := map[string]*App{}
+	for _, a := range put {
+		next[a.ID] = a
 	}
-	seen := map[string]bool{}
-	var walk func(ids []string) bool
-	walk = func(ids []string) bool {
-		for _, id := range ids {
-			if id == a.ID {
-				return true
-			}
-			if known := c.apps[id]; known != nil && !seen[id] {
-				seen[id] = true
-				if walk(known.def.Dependencies) {
-					return true
-				}
-			}
+	for _, a := range put {
+		if err := c.alone(a.ID, next); err != nil {
+			return err
 		}
-		return false
-	}
-	if walk(a.Dependencies) {
-		return problem("/dependencies", "the dependencies run in a circle back to %s", a.ID)
+		if c.circular(a, next) {
+			return problem("/dependencies", "the dependencies run in a circle back to %s", a.ID)
+		}
 	}
 	return nil
 }
 
+func (c *Core) alone(id string, next map[string]*App) error {
+	if below := c.below(id); len(below) > 0 {
+		return problem("/id", "an app and a group cannot share an ID: there is an app %s", below[0])
+	}
+	for g := path.Dir(id); len(g) > 1; g = path.Dir(g) {
+		if c.apps[g] != nil || next[g] != nil {
+			return problem("/id", "an app and a group cannot share an ID: there is an app %s", g)
+		}
+	}
+	return nil
+}
+
+// circular says whether an app depends on itself, over others or not, once the
+// new definitions are in force.
+func (c *Core) circular(a *App, next map[string]*App) bool {
+	seen := map[string]bool{}
+	var walk func(ids []string) bool
+	walk = func(ids []string) bool {
+		for _, id := range ids {
+			if id == a.ID || strings.HasPrefix(a.ID, id+"/") {
+				return true
+			}
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			def := next[id]
+			if known := c.apps[id]; def == nil && known != nil {
+				def = known.def
+			}
+			if def != nil && walk(def.Dependencies) || def == nil && walk(c.below(id)) {
+				return true
+			}
+		}
+		return false
+	}
+	return walk(a.Dependencies)
+}
+
+// below lists the apps of a group.
+func (c *Core) below(group string) []string {
+	var out []string
+	for id, a := range c.apps {
+		if !a.stopping && len(id) > len(group) && id[len(group)] == '/' && id[:len(group)] == group {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // supersede ends the deployments that change the same apps: force was given.
 func (c *Core) supersede(now time.Time, ids []string, fx []Effect) []Effect {
+	locks := c.locks(ids)
 	for _, d := range slices.Clone(c.deployments) {
-		if slices.ContainsFunc(d.Apps(), func(id string) bool { return slices.Contains(ids, id) }) {
+		if slices.Contains(locks, d.ID) {
 			fx = c.endDeployment(now, d, "deployment_failed", "canceled by a newer deployment", fx)
 		}
 	}
@@ -186,6 +238,9 @@ func (c *Core) put(now time.Time, def *App, d *Deployment, restart bool, fx []Ef
 		known.delay, known.delayed = 0, time.Time{} // a new configuration starts afresh
 	}
 	known.def, known.stopping = &next, false
+	for _, i := range known.instances {
+		c.touch(i)
+	}
 	return action, c.keepVersion(known, &next, fx)
 }
 
@@ -214,6 +269,7 @@ func (c *Core) stopApps(ids []string, fx []Effect) []Effect {
 	for _, id := range ids {
 		a := c.apps[id]
 		a.stopping = true
+		c.changed[id] = true
 		fx = append(fx, Save{Key: KeyApp + id, Value: SavedApp{App: a.def, Stopping: true}})
 	}
 	return fx
@@ -232,6 +288,10 @@ func (c *Core) layered(actions []Action) [][]Action {
 			for _, dep := range a.def.Dependencies {
 				depth[id] = max(depth[id], measure(dep)+1)
 			}
+		} else {
+			for _, dep := range c.below(id) {
+				depth[id] = max(depth[id], measure(dep))
+			}
 		}
 		return depth[id]
 	}
@@ -249,11 +309,25 @@ func (c *Core) layered(actions []Action) [][]Action {
 
 func (c *Core) begin(now time.Time, d *Deployment, fx []Effect) []Effect {
 	c.deployments = append(c.deployments, d)
-	for _, id := range d.Apps() {
-		c.changed[id] = true
-	}
+	c.link(d)
 	fx = append(fx, Save{Key: KeyDeployment + d.ID, Value: d}, Event{Type: "deployment_info", Time: now, Body: map[string]any{"plan": d, "currentStep": d.step()}})
 	return c.advanceDeployments(now, fx)
+}
+
+// link notes where the deployment touches which apps.
+func (c *Core) link(d *Deployment) {
+	d.at = map[string][]int{}
+	for n, step := range d.Steps {
+		for _, act := range step {
+			d.at[act.App] = append(d.at[act.App], n)
+		}
+	}
+	for id := range d.at {
+		c.changed[id] = true
+		if a := c.apps[id]; a != nil {
+			a.changes = append(a.changes, d)
+		}
+	}
 }
 
 // step is the step under way in the form of the events.
@@ -270,7 +344,6 @@ func (c *Core) advanceDeployments(now time.Time, fx []Effect) []Effect {
 		moved := false
 		for d.Current < len(d.Steps) && c.stepDone(d.Steps[d.Current]) {
 			fx = append(fx, Event{Type: "deployment_step_success", Time: now, Body: map[string]any{"plan": d, "currentStep": d.step()}})
-			fx = c.forgetStopped(now, d.Steps[d.Current], fx)
 			d.Current++
 			moved = true
 		}
@@ -294,34 +367,39 @@ func (c *Core) stepDone(step []Action) bool {
 		if a == nil || s.Action == ActionStart {
 			continue
 		}
-		if s.Action == ActionStop && len(a.instances) > 0 || s.Action != ActionStop && !c.settled(a) {
+		if s.Action == ActionStop && a.stopping || s.Action != ActionStop && !a.settled() {
 			return false
 		}
 	}
 	return true
 }
 
-// forgetStopped removes the apps whose instances have ended.
-func (c *Core) forgetStopped(now time.Time, step []Action, fx []Effect) []Effect {
-	for _, s := range step {
-		a := c.apps[s.App]
-		if s.Action != ActionStop || a == nil || !a.stopping {
-			continue
-		}
-		delete(c.apps, s.App)
-		delete(c.lacking, s.App)
-		fx = append(fx, Save{Key: KeyApp + s.App}, Event{Type: "app_terminated_event", Time: now, Body: map[string]any{"appId": s.App}})
-		for _, v := range a.versions {
-			fx = append(fx, Save{Key: KeyVersion + v.Version + v.ID})
-		}
+// forgetApp removes a stopped app whose instances have ended.
+func (c *Core) forgetApp(now time.Time, a *app, fx []Effect) []Effect {
+	id := a.def.ID
+	delete(c.apps, id)
+	fx = append(fx, Save{Key: KeyApp + id}, Event{Type: "app_terminated_event", Time: now, Body: map[string]any{"appId": id}})
+	for _, v := range a.versions {
+		fx = append(fx, Save{Key: KeyVersion + v.Version + v.ID})
 	}
 	return fx
 }
 
+// keptEnded is how many ended deployments are remembered at least.
+const keptEnded = 256
+
 func (c *Core) endDeployment(now time.Time, d *Deployment, event, reason string, fx []Effect) []Effect {
-	c.deployments = slices.DeleteFunc(c.deployments, func(x *Deployment) bool { return x == d })
-	for _, id := range d.Apps() {
+	same := func(x *Deployment) bool { return x == d }
+	c.deployments = slices.DeleteFunc(c.deployments, same)
+	for id := range d.at {
 		c.changed[id] = true
+		if a := c.apps[id]; a != nil {
+			a.changes = slices.DeleteFunc(a.changes, same)
+		}
+	}
+	c.ended = append(c.ended, d)
+	if len(c.ended) > 2*keptEnded {
+		c.ended = slices.Clone(c.ended[keptEnded:])
 	}
 	body := map[string]any{"id": d.ID, "plan": d}
 	if reason != "" {
@@ -335,7 +413,7 @@ func (c *Core) endDeployment(now time.Time, d *Deployment, event, reason string,
 func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect) ([]Effect, error) {
 	i := slices.IndexFunc(c.deployments, func(d *Deployment) bool { return d.ID == in.ID })
 	if i < 0 {
-		return fx, notFound("DeploymentPlan", in.ID)
+		return fx, fmt.Errorf("DeploymentPlan %s %w", in.ID, ErrNotFound)
 	}
 	d := c.deployments[i]
 	if !in.Revert {
@@ -354,19 +432,12 @@ func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect)
 }
 
 // blocked says whether an app waits for an earlier step of a deployment.
-func (c *Core) blocked(id string) bool {
-	for _, d := range c.deployments {
-		for n := d.Current + 1; n < len(d.Steps); n++ {
-			for _, a := range d.Steps[n] {
-				if a.App == id && !inStep(d.Steps[d.Current], id) {
-					return true
-				}
-			}
+func (a *app) blocked() bool {
+	for _, d := range a.changes {
+		at := d.at[a.def.ID]
+		if !slices.Contains(at, d.Current) && len(at) > 0 && at[len(at)-1] > d.Current {
+			return true
 		}
 	}
 	return false
-}
-
-func inStep(step []Action, id string) bool {
-	return slices.ContainsFunc(step, func(a Action) bool { return a.App == id })
 }

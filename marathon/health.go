@@ -12,46 +12,72 @@ import (
 // startChecks makes the first checks of a new instance at once, so that it can
 // serve soon.
 func (c *Core) startChecks(now time.Time, i *Instance) {
-	a := c.apps[i.App]
-	if a == nil {
+	if i.def == nil {
 		return
 	}
-	for n := range a.def.HealthChecks {
-		if a.def.HealthChecks[n].byScheduler() {
+	for n := range i.def.HealthChecks {
+		if s := i.check(n); i.def.HealthChecks[n].byScheduler() && !s.running {
+			s.running = true
 			c.timers.Add(now.Add(time.Second), timer{kind: timerCheck, id: i.TaskID, index: n})
 		}
 	}
 }
 
+// check is the state of check n, which the first call makes.
+func (i *Instance) check(n int) *CheckState {
+	if i.checks == nil {
+		i.checks = map[int]*CheckState{}
+	}
+	if i.checks[n] == nil {
+		i.checks[n] = &CheckState{}
+	}
+	return i.checks[n]
+}
+
+// check makes a check that is due. One without an answer yet is not made again.
 func (c *Core) check(now time.Time, t timer, fx []Effect) []Effect {
 	i := c.instances[t.id]
-	if i == nil || i.State != task.Running || i.Killing {
+	if i == nil {
 		return fx
 	}
-	a := c.apps[i.App]
-	if a == nil || t.index >= len(a.def.HealthChecks) || i.Version != a.def.ConfigVersion() {
-		return fx // it is on its way out
+	s := i.check(t.index)
+	s.running = i.State == task.Running && !i.Killing
+	if !s.running {
+		return fx
 	}
-	h := &a.def.HealthChecks[t.index]
-	c.timers.Add(now.Add(c.pace(i, t.index, h)), t)
+	h := &i.def.HealthChecks[t.index]
+	c.timers.Add(now.Add(i.pace(now, s, h)), t)
+	if !s.sent.IsZero() && now.Before(s.sent.Add(seconds(h.Timeout)+lateAnswer)) {
+		return fx
+	}
 	host, port := c.checkTarget(i, h)
 	if host == "" {
-		return fx
+		return c.checked(now, Checked{TaskID: i.TaskID, Index: t.index, Cause: "the instance has no address"}, fx)
 	}
+	s.sent = now
 	return append(fx, Check{
 		TaskID: i.TaskID, Index: t.index, Kind: strings.TrimPrefix(h.Protocol, "MESOS_"), Address: net.JoinHostPort(host, strconv.Itoa(port)),
 		Path: h.Path, Timeout: seconds(h.Timeout), Ignore1: h.IgnoreHTTP1xx,
 	})
 }
 
-// pace: until the first success a check is made more often than its interval,
-// so that a deployment does not wait for it.
-func (c *Core) pace(i *Instance, n int, h *HealthCheck) time.Duration {
-	s := i.checks[n]
-	if s == nil || s.FirstSuccess.IsZero() {
-		return min(seconds(h.Interval), 2*time.Second)
+const (
+	lateAnswer  = 5 * time.Second        // a check that has no answer so long after its time was lost
+	fastestPace = 100 * time.Millisecond // of checks
+)
+
+// pace: during the grace period, until the first success, a check is made more
+// often than its interval, so that a deployment does not wait for it.
+func (i *Instance) pace(now time.Time, s *CheckState, h *HealthCheck) time.Duration {
+	pace := max(seconds(h.Interval), fastestPace)
+	if i.inGrace(now, s, h) {
+		return min(pace, 2*time.Second)
 	}
-	return seconds(h.Interval)
+	return pace
+}
+
+func (i *Instance) inGrace(now time.Time, s *CheckState, h *HealthCheck) bool {
+	return s.FirstSuccess.IsZero() && now.Sub(i.Started) < seconds(h.GraceSeconds)
 }
 
 func (c *Core) checkTarget(i *Instance, h *HealthCheck) (string, int) {
@@ -70,36 +96,35 @@ func (c *Core) checkTarget(i *Instance, h *HealthCheck) (string, int) {
 // (HealthCheckActor.scala).
 func (c *Core) checked(now time.Time, in Checked, fx []Effect) []Effect {
 	i := c.instances[in.TaskID]
-	if i == nil {
+	if i == nil || i.def == nil || in.Index < 0 || in.Index >= len(i.def.HealthChecks) {
 		return fx
 	}
-	a := c.apps[i.App]
-	if a == nil || in.Index >= len(a.def.HealthChecks) {
+	s := i.check(in.Index)
+	s.sent = time.Time{}
+	if i.State != task.Running || i.Killing {
 		return fx
 	}
-	if i.checks == nil {
-		i.checks = map[int]*CheckState{}
-	}
-	s := i.checks[in.Index]
-	if s == nil {
-		s = &CheckState{}
-		i.checks[in.Index] = s
-	}
-	h := &a.def.HealthChecks[in.Index]
-	was, known := s.Alive, s.Known
+	before := i.Health()
 	if in.Alive {
 		s.succeed(now)
 	} else {
-		grace := s.FirstSuccess.IsZero() && now.Sub(i.Started) < seconds(h.GraceSeconds)
-		fx = c.failCheck(now, i, s, h, grace, in.Cause, fx)
+		fx = c.failCheck(now, i, s, &i.def.HealthChecks[in.Index], in.Cause, fx)
 	}
-	if s.Alive != was || !known {
-		c.changed[i.App] = true
-		fx = append(fx, Event{Type: "health_status_changed_event", Time: now, Body: map[string]any{
-			"appId": i.App, "instanceId": i.ID, "taskId": i.TaskID, "version": i.Version, "alive": s.Alive,
-		}})
+	c.touch(i)
+	return c.tellHealth(now, i, before, fx)
+}
+
+// tellHealth tells of a change of health.
+func (c *Core) tellHealth(now time.Time, i *Instance, before *bool, fx []Effect) []Effect {
+	after := i.Health()
+	if after == nil || before != nil && *before == *after {
+		return fx
 	}
-	return fx
+	return append(fx, Event{Type: "health_status_changed_event", Time: now, Body: map[string]any{
+		"appId": i.App, "instanceId": i.ID, "taskId": i.TaskID, "version": i.Version, "alive": *after,
+	}}, Event{Type: "instance_health_changed_event", Time: now, Body: map[string]any{
+		"instanceId": i.ID, "runSpecId": i.App, "healthy": *after, "runSpecVersion": i.Version,
+	}})
 }
 
 func (s *CheckState) succeed(now time.Time) {
@@ -109,16 +134,19 @@ func (s *CheckState) succeed(now time.Time) {
 	s.Alive, s.Known, s.Failures, s.LastSuccess, s.Cause = true, true, 0, now, ""
 }
 
-func (c *Core) failCheck(now time.Time, i *Instance, s *CheckState, h *HealthCheck, grace bool, cause string, fx []Effect) []Effect {
+func (c *Core) failCheck(now time.Time, i *Instance, s *CheckState, h *HealthCheck, cause string, fx []Effect) []Effect {
 	s.LastFailure, s.Cause = now, cause
-	if grace {
+	if i.inGrace(now, s, h) {
 		return fx
 	}
 	s.Alive, s.Known = false, true
 	s.Failures++
 	fx = append(fx, Event{Type: "failed_health_check_event", Time: now, Body: map[string]any{"appId": i.App, "instanceId": i.ID, "taskId": i.TaskID, "healthCheck": h}})
-	if h.MaxFailures == 0 || s.Failures <= h.MaxFailures || i.Killing {
+	if h.MaxFailures == 0 || s.Failures <= h.MaxFailures {
 		return fx
+	}
+	if a := c.apps[i.App]; a != nil {
+		c.fail(now, a, i, "it was killed because a health check failed: "+cause)
 	}
 	fx = append(fx, Event{Type: "unhealthy_instance_kill_event", Time: now, Body: map[string]any{
 		"appId": i.App, "taskId": i.TaskID, "instanceId": i.ID, "version": i.Version, "reason": cause, "host": i.Host, "slaveId": i.Agent,

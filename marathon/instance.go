@@ -29,6 +29,9 @@ type Instance struct {
 	Killing   bool        `json:",omitempty"`
 	Lost      time.Time   // when it became unreachable
 
+	def      *App      // what it was launched with
+	inactive bool      // lost for so long that it is replaced
+	counted  tally     // how it is counted in its app's
 	killedAt time.Time // when the kill was sent last
 	heard    time.Time // when the master last said anything of it
 	told     bool      // the master has said something of it since the last start
@@ -39,8 +42,10 @@ type Instance struct {
 // CheckState is how an instance does in one health check.
 type CheckState struct {
 	Alive        bool
-	Known        bool // there was a result
-	Failures     int  // consecutive
+	Known        bool      // there was a result
+	Failures     int       // consecutive
+	running      bool      // a timer for the next check runs
+	sent         time.Time // when the check without an answer was made; zero: none
 	FirstSuccess time.Time
 	LastSuccess  time.Time
 	LastFailure  time.Time
@@ -55,49 +60,79 @@ func TaskIDOf(app, uuid string) (instance, taskID string) {
 	return instance, instance + "._app.1"
 }
 
-// healthy says whether an instance counts as well: it runs, and all checks
-// that the scheduler makes have passed. Without checks, running is well.
-func (c *Core) healthyInstance(i *Instance, a *App) bool {
-	if i.State != task.Running || i.Killing || i.healthy != nil && !*i.healthy {
-		return false
+// fitness is whether an instance can serve.
+type fitness uint8
+
+const (
+	untold fitness = iota // nothing is known yet
+	fit
+	unfit
+)
+
+// fitness: an instance is fit when it runs and all its checks have passed;
+// without checks, running is enough.
+func (i *Instance) fitness() fitness {
+	if i.State != task.Running {
+		return unfit
 	}
-	for n := range a.HealthChecks {
-		if a.HealthChecks[n].byScheduler() && (i.checks[n] == nil || !i.checks[n].Alive) {
-			return false
+	out := fit
+	if i.healthy != nil && !*i.healthy {
+		return unfit
+	}
+	for n := range i.def.HealthChecks {
+		known, well := i.result(n)
+		if known && !well {
+			return unfit
+		}
+		if !known {
+			out = untold
 		}
 	}
-	return true
+	return out
+}
+
+// result is what is known of check n.
+func (i *Instance) result(n int) (known, well bool) {
+	if !i.def.HealthChecks[n].byScheduler() {
+		return i.healthy != nil, i.healthy != nil && *i.healthy
+	}
+	s := i.checks[n]
+	return s != nil && s.Known, s != nil && s.Alive
 }
 
 // Health is what is known of an instance: nil when there is no check or no
 // result yet.
-func (i *Instance) Health(a *App) *bool {
+func (i *Instance) Health() *bool {
 	known := i.healthy
-	for n := range a.HealthChecks {
-		s := i.checks[n]
-		if s == nil || !s.Known {
-			continue
-		}
-		if known == nil || *known {
-			known = new(s.Alive)
+	if i.def == nil {
+		return known
+	}
+	for n := range i.def.HealthChecks {
+		if has, well := i.result(n); has && (known == nil || *known) {
+			known = new(well)
 		}
 	}
 	return known
 }
 
+// Definition is what the instance was launched with.
+func (i *Instance) Definition() *App { return i.def }
+
 // byScheduler: the agent makes COMMAND checks; we make all others, because
 // every task has an address that we can reach.
 func (h *HealthCheck) byScheduler() bool { return h.Protocol != "COMMAND" }
 
-// active says whether an instance counts towards the target.
-func (i *Instance) active() bool { return !i.Killing && i.Lost.IsZero() }
-
-// victims orders instances by who is to go first: those that do not run yet,
-// then the youngest or the oldest.
-func victims(in []*Instance, selection string) []*Instance {
-	out := slices.Clone(in)
-	slices.SortStableFunc(out, func(a, b *Instance) int {
-		if d := a.State.Rank() - b.State.Rank(); d != 0 {
+// victims sorts instances by who is to go first: the unreachable, those that do
+// not run yet, then the youngest or the oldest.
+func victims(out []*Instance, selection string) []*Instance {
+	rank := func(i *Instance) int {
+		if i.State == task.Unreachable {
+			return -1
+		}
+		return i.State.Rank()
+	}
+	slices.SortFunc(out, func(a, b *Instance) int {
+		if d := rank(a) - rank(b); d != 0 {
 			return d
 		}
 		d := b.Staged.Compare(a.Staged)

@@ -2,7 +2,10 @@ package marathon
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -12,13 +15,10 @@ import (
 func (a *App) normalize(old *legacy, fields map[string]json.RawMessage) error {
 	a.ID = absolute(a.ID, "/")
 	for i, d := range a.Dependencies {
-		a.Dependencies[i] = absolute(d, path.Dir(a.ID))
+		a.Dependencies[i] = absolute(d, a.dependencyBase(d))
 	}
-	if len(old.URIs) > 0 && len(a.Fetch) > 0 {
-		return problem("/uris", "may not be set together with fetch")
-	}
-	for _, u := range old.URIs {
-		a.Fetch = append(a.Fetch, Fetch{URI: u})
+	if err := a.normalizeFetch(old.URIs); err != nil {
+		return err
 	}
 	if err := a.normalizeNetworks(old); err != nil {
 		return err
@@ -40,6 +40,31 @@ func (a *App) normalize(old *legacy, fields map[string]json.RawMessage) error {
 		a.Executor = ""
 	}
 	return nil
+}
+
+// normalizeFetch turns uris into fetch. Answers of Marathon before 1.5 name the
+// same files in both.
+func (a *App) normalizeFetch(uris []string) error {
+	known := func(uri string) bool { return slices.ContainsFunc(a.Fetch, func(f Fetch) bool { return f.URI == uri }) }
+	both := len(a.Fetch) > 0
+	for i, u := range uris {
+		if both && !known(u) {
+			return problem(fmt.Sprintf("/uris(%d)", i), "%q is not in fetch; may not be set together with it", u)
+		}
+		if !both {
+			a.Fetch = append(a.Fetch, Fetch{URI: u})
+		}
+	}
+	return nil
+}
+
+// dependencyBase is what a dependency is relative to: dots go up from the app
+// itself (PathId.canonicalPath), a bare name is a neighbour.
+func (a *App) dependencyBase(d string) string {
+	if strings.HasPrefix(strings.TrimSpace(d), ".") {
+		return a.ID
+	}
+	return path.Dir(a.ID)
 }
 
 func (a *App) docker() *Docker {
@@ -68,6 +93,11 @@ func (a *App) normalizeNetworks(old *legacy) error {
 	if a.Container != nil && a.Container.Type == "" {
 		a.Container.Type = "DOCKER"
 	}
+	for i := range a.Networks {
+		if a.Networks[i].Mode == "" {
+			a.Networks[i].Mode = NetworkContainer
+		}
+	}
 	if old.Container != nil && old.Container.Docker.Network != "" && len(a.Networks) > 0 && old.Container.Docker.Network != "USER" {
 		if want := legacyModes[strings.ToUpper(old.Container.Docker.Network)]; want != a.Networks[0].Mode {
 			return problem("/container/docker/network", "%s contradicts networks[0].mode %s; leave the older field out", old.Container.Docker.Network, a.Networks[0].Mode)
@@ -85,7 +115,7 @@ func (a *App) normalizeNetworks(old *legacy) error {
 		return problem("/container/docker/network", "%q is none of BRIDGE, HOST, USER, NONE", mode)
 	}
 	a.Networks = []Network{{Mode: n}}
-	if old.IPAddress != nil {
+	if old.IPAddress != nil && (mode == "" || n == NetworkContainer) {
 		a.Networks[0] = Network{Mode: NetworkContainer, Name: old.IPAddress.NetworkName}
 	}
 	if mode == "" && old.IPAddress == nil && a.Container != nil && len(a.Container.PortMappings) > 0 {
@@ -99,7 +129,7 @@ var legacyModes = map[string]string{"": NetworkHost, "HOST": NetworkHost, "BRIDG
 // normalizePorts gives bridge and host apps their one default port, and host
 // apps their definitions out of ports.
 func (a *App) normalizePorts(old *legacy, fields map[string]json.RawMessage) {
-	if old.Container != nil && a.Container != nil && len(a.Container.PortMappings) == 0 {
+	if old.Container != nil && old.Container.Docker.PortMappings != nil && len(a.Container.PortMappings) == 0 {
 		a.Container.PortMappings = old.Container.Docker.PortMappings
 	}
 	if a.mode() == NetworkHost {
@@ -115,7 +145,7 @@ func (a *App) normalizePorts(old *legacy, fields map[string]json.RawMessage) {
 			a.Container.PortMappings = append(a.Container.PortMappings, PortMapping{ContainerPort: p.Number, Name: p.Name, Protocol: p.Protocol})
 		}
 	}
-	if len(a.Container.PortMappings) == 0 && a.mode() == NetworkBridge && !emptyList(fields, "portMappings") {
+	if len(a.Container.PortMappings) == 0 && a.mode() == NetworkBridge && !noMappings(fields) {
 		a.Container.PortMappings = []PortMapping{{Name: "default"}}
 	}
 	for i := range a.Container.PortMappings {
@@ -127,23 +157,32 @@ func (a *App) normalizePorts(old *legacy, fields map[string]json.RawMessage) {
 	}
 }
 
-// emptyList says whether the container names the list and leaves it empty.
-func emptyList(fields map[string]json.RawMessage, name string) bool {
-	var c map[string]json.RawMessage
-	if json.Unmarshal(fields["container"], &c) != nil {
-		return false
+// noMappings says whether the container names its port mappings, in either
+// shape, and leaves them empty.
+func noMappings(fields map[string]json.RawMessage) bool {
+	var c struct {
+		PortMappings json.RawMessage `json:"portMappings"`
+		Docker       struct {
+			PortMappings json.RawMessage `json:"portMappings"`
+		} `json:"docker"`
 	}
-	return string(c[name]) == "[]"
+	json.Unmarshal(fields["container"], &c) // of the right types by now
+	return string(c.PortMappings) == "[]" || string(c.Docker.PortMappings) == "[]"
 }
 
 func (a *App) hostPorts(old *legacy, fields map[string]json.RawMessage) {
-	for _, p := range old.Ports {
-		a.Ports = append(a.Ports, PortDefinition{Port: p})
-	}
 	_, named := fields["portDefinitions"]
 	_, namedOld := fields["ports"]
+	if !named { // answers of Marathon before 1.5 name the same ports in both
+		for _, p := range old.Ports {
+			a.Ports = append(a.Ports, PortDefinition{Port: p})
+		}
+	}
 	if len(a.Ports) == 0 && !named && !namedOld {
 		a.Ports = []PortDefinition{{Name: "default"}}
+	}
+	if a.Ports == nil {
+		a.Ports = []PortDefinition{}
 	}
 	for i := range a.Ports {
 		a.Ports[i].Protocol = protocolName(a.Ports[i].Protocol)
@@ -187,6 +226,9 @@ func (h *HealthCheck) setDefaults() {
 
 // UnmarshalJSON fills in the defaults for which 0 is a value of its own.
 func (h *HealthCheck) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return errors.New("a health check is an object, not null")
+	}
 	type plain HealthCheck
 	v := plain{GraceSeconds: 300, MaxFailures: 3, Delay: 15}
 	if err := json.Unmarshal(text, &v); err != nil {

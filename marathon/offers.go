@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/resources"
@@ -68,29 +69,45 @@ func poolsOf(offers []task.Offer) []*pool {
 
 // waiting lists the apps that could launch now, those that wait longest first.
 func (c *Core) waiting(now time.Time) []*app {
-	var out []*app
-	for _, id := range slices.Sorted(maps.Keys(c.lacking)) {
-		if a := c.lacking[id]; !a.delayed.After(now) && c.unmet(a) == "" {
-			out = append(out, a)
-		}
+	if c.queue == nil {
+		c.queue = slices.SortedFunc(maps.Values(c.lacking), func(a, b *app) int {
+			return cmp.Or(a.since.Compare(b.since), strings.Compare(a.def.ID, b.def.ID))
+		})
 	}
-	slices.SortStableFunc(out, func(a, b *app) int { return a.since.Compare(b.since) })
+	out := make([]*app, 0, len(c.queue))
+	for _, a := range c.queue {
+		if a.delayed.After(now) || c.unmet(a) != "" {
+			a.asked = 0 // offers that come meanwhile go away unused
+			continue
+		}
+		out = append(out, a)
+	}
 	return out
 }
 
-// unmet names a dependency that is not up yet, "" when there is none.
+// unmet names a dependency that is not up yet, "" when there is none. To depend
+// on a group is to depend on all its apps.
 func (c *Core) unmet(a *app) string {
 	for _, id := range a.def.Dependencies {
-		dep := c.apps[id]
-		if dep == nil {
-			return id
+		apps := []string{id}
+		if c.apps[id] == nil {
+			if apps = c.below(id); len(apps) == 0 {
+				return id
+			}
 		}
-		n := c.census(dep)
-		if least, _ := n.bounds(dep.def.Upgrade); n.healthy < max(least, min(1, n.target)) {
-			return id
+		for _, one := range apps {
+			if !c.apps[one].serves() {
+				return one
+			}
 		}
 	}
 	return ""
+}
+
+// serves says whether enough instances are healthy for others to depend on.
+func (a *app) serves() bool {
+	least, _ := a.bounds()
+	return !a.stopping && a.tally.healthy >= max(least, min(1, a.target()))
 }
 
 // place launches as many instances of an app as fit.
@@ -98,13 +115,13 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 	need := c.need(a)
 	want := a.def.amounts()
 	for _, p := range pools {
-		if !a.def.acceptsRole(p.first.Role) {
+		if need == 0 || !a.def.acceptsRole(p.first.Role) {
 			continue
 		}
 		a.seen.Processed++
 		a.seen.LastSeen = now
 		for need > 0 {
-			part, lacking := take(p.left, want, p.first.Role)
+			part, lacking := a.def.take(p.left, want, p.first.Role)
 			if lacking != "" {
 				a.seen.note(lacking, p.left.Amount(lacking))
 				break
@@ -137,19 +154,27 @@ func (a *App) amounts() resources.Scalars {
 	return resources.NewScalars(amount("cpus", a.CPUs), amount("mem", a.Mem), amount("disk", a.Disk), amount("gpus", float64(a.GPUs)))
 }
 
-func (a *App) acceptsRole(role string) bool {
-	return a.Role == role
+// acceptsRole: masters tell no role to frameworks that have only one.
+func (a *App) acceptsRole(role string) bool { return role == "" || a.Role == role }
+
+// acceptsReserved says whether the app may use what is reserved to a role, *
+// for what is not (acceptedResourceRoles).
+func (a *App) acceptsReserved(to string) bool {
+	return len(a.AcceptedRoles) == 0 || slices.Contains(a.AcceptedRoles, to)
 }
 
 // take cuts an amount out of what is there, reserved parts first; lacking names
 // the resource of which there is too little.
-func take(from resources.Resources, want resources.Scalars, role string) (part resources.Resources, lacking string) {
+func (a *App) take(from resources.Resources, want resources.Scalars, role string) (part resources.Resources, lacking string) {
 	for _, w := range want {
 		left := w.Amount
 		for _, reserved := range []bool{true, false} {
 			for i := range from {
 				r := &from[i]
-				if left == 0 || r.Name != w.Name || r.Kind != resources.KindScalar || r.Disk != nil || r.Revocable || reserved != (len(r.Reservations) > 0) {
+				if left == 0 || r.Name != w.Name || r.Kind != resources.KindScalar || reserved != (len(r.Reservations) > 0) {
+					continue
+				}
+				if r.Disk != nil || r.Revocable || r.Shared || !a.acceptsReserved(r.ReservedTo()) {
 					continue
 				}
 				piece := *r
@@ -169,19 +194,19 @@ func take(from resources.Resources, want resources.Scalars, role string) (part r
 func (c *Core) launch(now time.Time, a *app, o *task.Offer, part resources.Resources, fx []Effect) (task.Spec, []Effect) {
 	i := &Instance{
 		App: a.def.ID, Version: a.def.ConfigVersion(), Role: o.Role, Agent: o.Agent, Host: o.Hostname,
-		State: task.Staging, Staged: now, heard: now,
+		State: task.Staging, Staged: now, heard: now, def: a.def,
 	}
 	i.ID, i.TaskID = TaskIDOf(a.def.ID, c.cfg.NewID())
 	i.Ports = a.def.assignPorts()
 	c.instances[i.TaskID] = i
 	a.instances[i.TaskID] = i
-	c.changed[a.def.ID] = true
+	c.touch(i)
 	c.timers.Add(now.Add(c.cfg.StagedLimit), timer{kind: timerStaged, id: i.TaskID})
 	return a.def.spec(i, part), append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
 }
 
-// askForOffers revives when more is needed than was asked for, and suppresses
-// when nothing is.
+// askForOffers revives when more is needed than was asked for, or nothing has
+// come of it for long, and suppresses when nothing is.
 func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
 	switch {
 	case !c.connected:
@@ -193,27 +218,38 @@ func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
 		return fx
 	}
 	waiting := c.waiting(now)
-	more := slices.ContainsFunc(waiting, func(a *app) bool { return c.need(a) > a.asked })
-	if !more || c.reviveWait {
+	if len(waiting) == 0 {
 		return fx
 	}
-	if at := c.lastRevive.Add(c.cfg.ReviveGap); at.After(now) {
-		c.reviveWait = true
-		c.timers.Add(at, timer{kind: timerRevive})
+	at := c.lastRevive.Add(c.cfg.ReviveEach)
+	if slices.ContainsFunc(waiting, func(a *app) bool { return c.need(a) > a.asked }) {
+		at = c.lastRevive.Add(c.cfg.ReviveGap)
+	}
+	if at.After(now) {
+		c.wakeToRevive(at)
 		return fx
 	}
 	for _, a := range waiting {
 		a.asked = c.need(a)
 	}
 	c.lastRevive, c.suppressed = now, false
+	c.wakeToRevive(now.Add(c.cfg.ReviveEach))
 	return append(fx, Revive{})
+}
+
+// wakeToRevive sees to it that a timer wakes at the time or before.
+func (c *Core) wakeToRevive(at time.Time) {
+	if c.reviveWait.IsZero() || at.Before(c.reviveWait) {
+		c.reviveWait = at
+		c.timers.Add(at, timer{kind: timerRevive})
+	}
 }
 
 // reason says in a sentence why an app does not have all its instances yet, ""
 // when nothing is lacking.
 func (c *Core) reason(now time.Time, a *app) string {
 	switch need := c.need(a); {
-	case c.blocked(a.def.ID):
+	case a.blocked():
 		return "waits for an earlier step of its deployment"
 	case need == 0:
 		return ""

@@ -1,10 +1,9 @@
 package marathon
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -66,8 +65,6 @@ func Update(old *App, text []byte) (*App, error) {
 	for k, v := range change {
 		fields[k] = v
 	}
-	delete(fields, "version")
-	delete(fields, "versionInfo")
 	return build(fields, old.Role)
 }
 
@@ -84,6 +81,9 @@ func forget(fields, change map[string]json.RawMessage) {
 			delete(fields, old)
 		}
 	}
+	if change["container"] == nil {
+		return
+	}
 	var c legacyContainer
 	if json.Unmarshal(change["container"], &c) == nil && c.Docker.Network != "" {
 		delete(fields, "networks")
@@ -91,11 +91,13 @@ func forget(fields, change map[string]json.RawMessage) {
 	}
 }
 
-// readFields splits an object into its fields and drops the nulls.
+// readFields splits an object into its fields and drops the nulls, which some
+// clients send for every field that they leave open, at any depth. What only
+// the server sets is dropped too.
 func readFields(text []byte) (map[string]json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(text, &fields); err != nil {
-		return nil, syntax(err)
+		return nil, &BadDefinition{Syntax: true, Text: typeError(err)}
 	}
 	if fields == nil {
 		return nil, &BadDefinition{Syntax: true, Text: "a definition is an object, not null"}
@@ -103,19 +105,44 @@ func readFields(text []byte) (map[string]json.RawMessage, error) {
 	for k, v := range fields {
 		if string(v) == "null" {
 			delete(fields, k)
+			continue
 		}
+		fields[k] = clean(v, k != "env")
 	}
+	delete(fields, "version")
+	delete(fields, "versionInfo")
 	return fields, nil
 }
 
-func syntax(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) && wrong.Field != "" {
-		b := problem("/"+strings.ReplaceAll(wrong.Field, ".", "/"), "expected %s, got %s", wrong.Type, wrong.Value)
-		b.Syntax = true
-		return b
+// wholeNumber is one that some languages write with a decimal point.
+var wholeNumber = regexp.MustCompile(`^(-?[0-9]+)\.0+$`)
+
+// clean takes the nulls out of all objects, and the ".0" from whole numbers.
+func clean(text json.RawMessage, numbers bool) json.RawMessage {
+	switch text[0] {
+	case '{':
+		var object map[string]json.RawMessage
+		json.Unmarshal(text, &object) // it is well formed
+		for k, v := range object {
+			object[k] = clean(v, numbers)
+			if string(v) == "null" {
+				delete(object, k)
+			}
+		}
+		text, _ = json.Marshal(object)
+	case '[':
+		var list []json.RawMessage
+		json.Unmarshal(text, &list)
+		for i := range list {
+			list[i] = clean(list[i], numbers)
+		}
+		text, _ = json.Marshal(list)
+	default:
+		if m := wholeNumber.FindSubmatch(text); numbers && m != nil {
+			return m[1]
+		}
 	}
-	return &BadDefinition{Syntax: true, Text: err.Error()}
+	return text
 }
 
 // legacy holds the fields that only old definitions have.
@@ -149,15 +176,15 @@ type legacyContainer struct {
 func build(fields map[string]json.RawMessage, role string) (*App, error) {
 	text, err := json.Marshal(fields)
 	if err != nil {
-		return nil, syntax(err)
+		return nil, &BadDefinition{Syntax: true, Text: err.Error()}
 	}
 	a := defaults()
 	if err := json.Unmarshal(text, a); err != nil {
-		return nil, syntax(err)
+		return nil, &BadDefinition{Syntax: true, Text: err.Error(), Problems: wrongTypes[App](text)}
 	}
 	var old legacy
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&old); err != nil {
-		return nil, syntax(err)
+	if err := json.Unmarshal(text, &old); err != nil {
+		return nil, &BadDefinition{Syntax: true, Text: err.Error(), Problems: wrongTypes[legacy](text)}
 	}
 	if a.Role == "" {
 		a.Role = role

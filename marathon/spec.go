@@ -39,7 +39,7 @@ func (a *App) spec(i *Instance, part resources.Resources) task.Spec {
 		s.Labels = append(s.Labels, task.Label{Key: k, Value: a.Labels[k]})
 	}
 	for n, p := range a.ports() {
-		s.Ports = append(s.Ports, task.Port{Name: p.name, Container: uint16(i.Ports[n]), Host: a.hostPort(n), Protocol: firstProtocol(p.protocol)})
+		s.Ports = append(s.Ports, task.Port{Name: p.name, Container: uint16(i.Ports[n]), Host: uint16(p.host), Protocol: firstProtocol(p.protocol)})
 	}
 	for _, f := range a.Fetch {
 		s.Fetch = append(s.Fetch, task.URI{Value: f.URI, Output: f.DestPath, Executable: f.Executable, Extract: f.Extract == nil || *f.Extract, Cache: f.Cache})
@@ -62,13 +62,6 @@ func taskName(id string) string {
 func firstProtocol(p string) string {
 	first, _, _ := strings.Cut(p, ",")
 	return first
-}
-
-func (a *App) hostPort(n int) uint16 {
-	if a.mode() == NetworkHost || a.Container == nil {
-		return 0
-	}
-	return uint16(deref(a.Container.PortMappings[n].HostPort))
 }
 
 func (a *App) taskCommand() task.Command {

@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/task"
@@ -41,33 +42,47 @@ func (c *Core) instanceUpdate(now time.Time, i *Instance, in Updated, fx []Effec
 		return c.instanceLost(now, i, in, fx)
 	}
 	before := *i
-	i.Lost = time.Time{}
-	i.healthy = in.Status.Healthy
+	i.Lost, i.inactive = time.Time{}, false
+	if s == task.Running {
+		i.healthy = in.Status.Healthy
+	}
 	i.takeAddresses(in.Status.Container)
 	if s.Rank() > i.State.Rank() || i.State == task.Unreachable {
 		i.State = s
 	}
 	if i.State == task.Running && before.State != task.Running {
-		i.Started = in.Status.Time
-		c.startChecks(now, i)
+		c.startInstance(now, i, in.Status.Time)
 	}
-	c.changed[i.App] = true
-	if before.State != i.State || len(before.Addresses) != len(i.Addresses) || !before.Lost.IsZero() {
+	if before.Health() != nil || i.healthy != nil {
+		fx = c.tellHealth(now, i, before.Health(), fx)
+	}
+	if before.State != i.State || !slices.Equal(before.Addresses, i.Addresses) || !before.Lost.IsZero() {
 		fx = append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
 		fx = c.tellStatus(now, i, in.Status, fx)
 	}
+	c.touch(i)
 	return fx
+}
+
+func (c *Core) startInstance(now time.Time, i *Instance, at time.Time) {
+	if i.Started.IsZero() {
+		i.Started = at
+		if at.IsZero() {
+			i.Started = now
+		}
+	}
+	c.startChecks(now, i)
 }
 
 func (i *Instance) takeAddresses(k *task.ContainerStatus) {
 	if k == nil || len(k.Addresses) == 0 {
 		return
 	}
-	i.Addresses, i.Network, i.PublishIP = k.Addresses, k.Network, k.PublishIP
+	i.Addresses, i.Network, i.PublishIP, i.Published = k.Addresses, k.Network, k.PublishIP, nil
 	for _, p := range k.Ports {
 		if p.Host != 0 && k.PublishIP != "" {
 			if i.Published == nil {
-				i.Published = map[int]int{}
+				i.Published = map[int]int{} // a new one: readers have the old
 			}
 			i.Published[int(p.Container)] = int(p.Host)
 		}
@@ -78,37 +93,44 @@ func (i *Instance) takeAddresses(k *task.ContainerStatus) {
 // slows the next launch down.
 func (c *Core) instanceEnded(now time.Time, i *Instance, in Updated, fx []Effect) []Effect {
 	i.State = in.Status.State
-	delete(c.instances, i.TaskID)
-	fx = append(fx, Save{Key: KeyInstance + i.TaskID})
+	fx = c.forget(i, fx)
 	fx = c.tellStatus(now, i, in.Status, fx)
-	a := c.apps[i.App]
-	if a == nil {
-		return fx
+	if a := c.apps[i.App]; a != nil && !i.Killing && i.State != task.Killed {
+		c.fail(now, a, i, in.Status.Message)
 	}
-	delete(a.instances, i.TaskID)
-	c.changed[i.App] = true
-	if i.Killing || in.Status.State == task.Killed {
-		return fx
+	return fx
+}
+
+func (c *Core) forget(i *Instance, fx []Effect) []Effect {
+	delete(c.instances, i.TaskID)
+	if a := c.apps[i.App]; a != nil {
+		delete(a.instances, i.TaskID)
 	}
+	c.touch(i)
+	return append(fx, Save{Key: KeyInstance + i.TaskID})
+}
+
+// fail notes why an instance has ended or must end, and lets its successor wait.
+func (c *Core) fail(now time.Time, a *app, i *Instance, message string) {
 	a.failure = &Failure{
-		AppID: i.App, Host: i.Host, Message: in.Status.Message, State: in.Status.State.String(), TaskID: i.TaskID,
+		AppID: i.App, Host: i.Host, Message: message, State: i.State.String(), TaskID: i.TaskID,
 		AgentID: i.Agent, Timestamp: Timestamp(now), Version: i.Version,
 	}
 	if i.Version == a.def.ConfigVersion() {
 		c.backOff(now, a, i)
 	}
-	return fx
 }
 
 // backOff makes the next launch wait: longer after every failure, and from the
-// start again once an instance has run for longer than the longest delay.
+// start again once the longest delay has passed without one, or an instance has
+// run for as long (RateLimiter.scala).
 func (c *Core) backOff(now time.Time, a *app, i *Instance) {
 	longest := seconds(a.def.MaxLaunchDelaySeconds)
 	switch {
-	case a.delay == 0 || !i.Started.IsZero() && now.Sub(i.Started) > longest:
+	case a.delay == 0 || now.Sub(a.delayed) > longest || !i.Started.IsZero() && now.Sub(i.Started) > longest:
 		a.delay = seconds(a.def.BackoffSeconds)
 	default:
-		a.delay = time.Duration(float64(a.delay) * a.def.BackoffFactor)
+		a.delay = seconds(a.delay.Seconds() * a.def.BackoffFactor)
 	}
 	a.delay = min(a.delay, longest)
 	a.delayed = now.Add(a.delay)
@@ -122,38 +144,44 @@ func (c *Core) instanceLost(now time.Time, i *Instance, in Updated, fx []Effect)
 		return fx
 	}
 	i.State = task.Unreachable
-	a := c.apps[i.App]
-	if a == nil || a.def.Unreachable.Disabled {
-		return append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
+	if i.Killing {
+		return c.expunge(now, i, fx) // nobody waits for it any more
 	}
-	i.Lost = now
-	c.changed[i.App] = true
-	c.lostTimer(i)
+	if a := c.apps[i.App]; a != nil && !a.def.Unreachable.Disabled {
+		i.Lost = now
+		c.lostTimers(i)
+	}
+	c.touch(i)
 	fx = append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
 	return c.tellStatus(now, i, in.Status, fx)
 }
 
-func (c *Core) lostTimer(i *Instance) {
+// lostTimers wake when a lost instance is to be replaced and when it is to be
+// given up. The definition of then decides.
+func (c *Core) lostTimers(i *Instance) {
 	if a := c.apps[i.App]; a != nil {
+		c.timers.Add(i.Lost.Add(seconds(a.def.Unreachable.InactiveAfterSeconds)), timer{kind: timerLost, id: i.TaskID})
 		c.timers.Add(i.Lost.Add(seconds(a.def.Unreachable.ExpungeAfterSeconds)), timer{kind: timerLost, id: i.TaskID})
 	}
 }
 
-func (c *Core) expunge(now time.Time, id string, fx []Effect) []Effect {
+func (c *Core) stillLost(now time.Time, id string, fx []Effect) []Effect {
 	i := c.instances[id]
 	if i == nil || i.Lost.IsZero() {
 		return fx
 	}
 	a := c.apps[i.App]
-	if a != nil && now.Before(i.Lost.Add(seconds(a.def.Unreachable.ExpungeAfterSeconds))) {
-		return fx
+	if a == nil || !now.Before(i.Lost.Add(seconds(a.def.Unreachable.ExpungeAfterSeconds))) {
+		return c.expunge(now, i, fx)
 	}
-	delete(c.instances, id)
-	if a != nil {
-		delete(a.instances, id)
-		c.changed[i.App] = true
-	}
-	return append(fx, Save{Key: KeyInstance + id}, Event{Type: "instance_changed_event", Time: now, Body: map[string]any{
+	i.inactive = !now.Before(i.Lost.Add(seconds(a.def.Unreachable.InactiveAfterSeconds)))
+	c.touch(i)
+	return fx
+}
+
+// expunge gives an unreachable instance up.
+func (c *Core) expunge(now time.Time, i *Instance, fx []Effect) []Effect {
+	return append(c.forget(i, fx), Event{Type: "instance_changed_event", Time: now, Body: map[string]any{
 		"instanceId": i.ID, "condition": "UnreachableInactive", "runSpecId": i.App, "agentId": i.Agent, "host": i.Host, "runSpecVersion": i.Version,
 	}})
 }
@@ -162,11 +190,11 @@ func (c *Core) expunge(now time.Time, id string, fx []Effect) []Effect {
 // the way.
 func (c *Core) askStaged(now time.Time, id string, fx []Effect) []Effect {
 	i := c.instances[id]
-	if i == nil || i.State != task.Staging || !c.connected {
+	if i == nil || i.State != task.Staging {
 		return fx
 	}
 	c.timers.Add(now.Add(c.cfg.StagedLimit), timer{kind: timerStaged, id: id})
-	if now.Sub(i.heard) < c.cfg.StagedLimit {
+	if !c.connected || now.Sub(i.heard) < c.cfg.StagedLimit {
 		return fx
 	}
 	return append(fx, Reconcile{Tasks: map[string]string{id: i.Agent}})

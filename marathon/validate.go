@@ -84,7 +84,7 @@ func (c *checker) amounts(a *App) {
 	c.must(a.Instances >= 0, "/instances", "got %d, expected 0 or more", a.Instances)
 	c.must(a.Instances <= mostInstances, "/instances", "got %d, expected %d or less", a.Instances, mostInstances)
 	c.amount("/cpus", a.CPUs)
-	c.must(a.CPUs != 0 || a.Instances == 0, "/cpus", "got 0, expected 0.001 or more")
+	c.must(a.CPUs < 0 || a.CPUs >= 0.001 || a.CPUs == 0 && a.Instances == 0, "/cpus", "got %v, expected 0.001 or more", a.CPUs)
 	c.amount("/mem", a.Mem)
 	c.amount("/disk", a.Disk)
 	c.must(a.GPUs >= 0, "/gpus", "got %d, expected 0 or more", a.GPUs)
@@ -134,6 +134,7 @@ func (c *checker) network(a *App) {
 	names := map[string]bool{}
 	for i, p := range a.ports() {
 		where := a.portPath(i)
+		c.must(p.host >= 0 && p.host <= 65535, where+"/hostPort", "got %d, expected a port from 0 to 65535", p.host)
 		c.must(p.number >= 0 && p.number <= 65535, where, "got %d, expected a port from 0 to 65535", p.number)
 		for proto := range strings.SplitSeq(p.protocol, ",") {
 			c.must(proto == "tcp" || proto == "udp", where+"/protocol", "got %q, expected tcp, udp or udp,tcp", p.protocol)
@@ -145,15 +146,20 @@ func (c *checker) network(a *App) {
 
 func (c *checker) checks(a *App) {
 	known := []string{"HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP"}
-	ports := len(a.ports())
+	ports, commands := len(a.ports()), 0
 	for i, h := range a.HealthChecks {
 		where := fmt.Sprintf("/healthChecks(%d)", i)
 		c.must(slices.Contains(known, h.Protocol), where+"/protocol", "got %q, expected one of %s", h.Protocol, strings.Join(known, ", "))
+		if !h.byScheduler() {
+			commands++
+		}
+		c.must(h.Port == nil || *h.Port > 0 && *h.Port <= 65535, where+"/port", "got %d, expected a port from 1 to 65535", deref(h.Port))
 		c.must(h.Protocol != "COMMAND" || h.Command != nil && h.Command.Value != "", where+"/command", "not defined")
 		c.must(h.PortIndex == nil || h.Port != nil || *h.PortIndex >= 0 && *h.PortIndex < ports, where+"/portIndex", "there is no port of index %d; the app has %d ports", deref(h.PortIndex), ports)
 		c.must(h.Interval > 0 && h.Timeout > 0, where, "intervalSeconds and timeoutSeconds must be above 0")
 		c.must(h.MaxFailures >= 0 && h.GraceSeconds >= 0, where, "maxConsecutiveFailures and gracePeriodSeconds must not be negative")
 	}
+	c.must(commands <= 1, "/healthChecks", "at most one COMMAND check is allowed: the agent makes only one")
 	c.must(len(a.Readiness) <= 1, "/readinessChecks", "at most one is allowed")
 }
 
@@ -200,6 +206,7 @@ func (c *checker) constraint(where string, con []string) {
 // port is a port of an app in any shape.
 type port struct {
 	number   int
+	host     int
 	service  int
 	protocol string
 	name     string
@@ -211,7 +218,7 @@ func (a *App) ports() []port {
 	var out []port
 	if a.mode() == NetworkHost {
 		for _, p := range a.Ports {
-			out = append(out, port{p.Port, p.Port, p.Protocol, p.Name, p.Labels})
+			out = append(out, port{p.Port, 0, p.Port, p.Protocol, p.Name, p.Labels})
 		}
 		return out
 	}
@@ -219,7 +226,7 @@ func (a *App) ports() []port {
 		return nil
 	}
 	for _, p := range a.Container.PortMappings {
-		out = append(out, port{p.ContainerPort, p.ServicePort, p.Protocol, p.Name, p.Labels})
+		out = append(out, port{p.ContainerPort, deref(p.HostPort), p.ServicePort, p.Protocol, p.Name, p.Labels})
 	}
 	return out
 }

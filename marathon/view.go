@@ -3,6 +3,7 @@ package marathon
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/task"
@@ -25,19 +26,23 @@ type AppView struct {
 	Refused     Refusals
 }
 
-// Apps returns the apps that the filter wants, by ID; nil wants all.
+// Apps returns the apps that the filter wants, by ID, with copies of their
+// instances; nil wants all.
 func (c *Core) Apps(now time.Time, want func(*App) bool) []AppView {
-	locks := map[string][]string{}
-	for _, d := range c.deployments {
-		for _, id := range d.Apps() {
-			locks[id] = append(locks[id], d.ID)
-		}
+	out := c.Summaries(now, want)
+	for n := range out {
+		out[n].Instances = c.apps[out[n].App.ID].copies()
 	}
+	return out
+}
+
+// Summaries is Apps without the instances, which costs much less.
+func (c *Core) Summaries(now time.Time, want func(*App) bool) []AppView {
 	out := []AppView{}
 	for _, id := range slices.Sorted(maps.Keys(c.apps)) {
 		a := c.apps[id]
 		if !a.stopping && (want == nil || want(a.def)) {
-			out = append(out, c.view(now, a, locks[id]))
+			out = append(out, c.view(now, a))
 		}
 	}
 	return out
@@ -49,39 +54,68 @@ func (c *Core) App(now time.Time, id string) (AppView, bool) {
 	if a == nil || a.stopping {
 		return AppView{}, false
 	}
-	var locks []string
-	for _, d := range c.deployments {
-		if slices.Contains(d.Apps(), id) {
-			locks = append(locks, d.ID)
-		}
-	}
-	return c.view(now, a, locks), true
+	v := c.view(now, a)
+	v.Instances = a.copies()
+	return v, true
 }
 
-func (c *Core) view(now time.Time, a *app, locks []string) AppView {
-	v := AppView{App: a.def, Deployments: locks, LastFailure: a.failure, Need: c.need(a), Refused: a.seen}
+// Definition returns an app's current definition, or false.
+func (c *Core) Definition(id string) (*App, bool) {
+	a := c.apps[id]
+	if a == nil || a.stopping {
+		return nil, false
+	}
+	return a.def, true
+}
+
+// Instance returns a copy of the instance of a task, or false.
+func (c *Core) Instance(taskID string) (*Instance, bool) {
+	i := c.instances[taskID]
+	if i == nil {
+		return nil, false
+	}
+	return i.clone(), true
+}
+
+func (c *Core) view(now time.Time, a *app) AppView {
+	v := AppView{App: a.def, LastFailure: a.failure, Need: c.need(a), Refused: a.seen}
+	for _, d := range a.changes {
+		v.Deployments = append(v.Deployments, d.ID)
+	}
 	v.Refused.Lacking, v.Refused.Largest = maps.Clone(a.seen.Lacking), maps.Clone(a.seen.Largest)
-	if v.Need > 0 {
+	if v.Need > 0 || a.blocked() {
 		v.Waiting, v.Since = c.reason(now, a), a.since
 		v.Delay = max(0, a.delayed.Sub(now))
 	}
-	for _, id := range slices.Sorted(maps.Keys(a.instances)) {
-		i := *a.instances[id]
-		i.checks = cloneChecks(i.checks)
-		v.Instances = append(v.Instances, &i)
-		v.count(&i, a.def)
+	for _, i := range a.instances {
+		v.count(i)
 	}
 	return v
 }
 
-func (v *AppView) count(i *Instance, a *App) {
+func (a *app) copies() []*Instance {
+	out := make([]*Instance, 0, len(a.instances))
+	for _, i := range a.instances {
+		out = append(out, i.clone())
+	}
+	slices.SortFunc(out, func(a, b *Instance) int { return strings.Compare(a.TaskID, b.TaskID) })
+	return out
+}
+
+func (i *Instance) clone() *Instance {
+	out := *i
+	out.checks = cloneChecks(i.checks)
+	return &out
+}
+
+func (v *AppView) count(i *Instance) {
 	switch i.State {
 	case task.Staging, task.Starting:
 		v.Staged++
 	case task.Running, task.Killing:
 		v.Running++
 	}
-	switch h := i.Health(a); {
+	switch h := i.Health(); {
 	case h == nil:
 	case *h:
 		v.Healthy++
@@ -91,6 +125,9 @@ func (v *AppView) count(i *Instance, a *App) {
 }
 
 func cloneChecks(in map[int]*CheckState) map[int]*CheckState {
+	if len(in) == 0 {
+		return nil
+	}
 	out := make(map[int]*CheckState, len(in))
 	for n, s := range in {
 		out[n] = new(*s)
@@ -119,15 +156,20 @@ func (c *Core) Deployments() []Deployment {
 	return out
 }
 
+// VersionOf is the version that a deployment on its way, or one that has ended
+// lately, has given to what it changed; "" when it is not known.
+func (c *Core) VersionOf(deployment string) string {
+	for _, list := range [][]*Deployment{c.deployments, c.ended} {
+		for _, d := range list {
+			if d.ID == deployment {
+				return d.Version
+			}
+		}
+	}
+	return ""
+}
+
 // Info is what the core knows of its connection.
 func (c *Core) Info() (frameworkID, masterID string, connected bool) {
 	return c.frameworkID, c.masterID, c.connected
-}
-
-// AppOf returns the app of a task, "" when it is not known.
-func (c *Core) AppOf(taskID string) string {
-	if i := c.instances[taskID]; i != nil {
-		return i.App
-	}
-	return ""
 }

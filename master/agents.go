@@ -176,10 +176,13 @@ func (c *Core) agentFrameworks(a *agent, infos []FrameworkInfo, fx []Effect) []E
 	return fx
 }
 
+// reregisterKnown takes an agent back. Its hostname must be the same; unlike a
+// genuine master's, its address may be another, as it is after the restart of
+// a container.
 func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx []Effect) []Effect {
-	if host(a.PID) != host(cmd.Agent.PID) || a.Hostname != cmd.Agent.Hostname {
+	if a.Hostname != cmd.Agent.Hostname {
 		return append(fx, ToAgent{Agent: a.ID, PID: cmd.Agent.PID, Message: Shutdown{
-			Message: "Agent attempted to reregister with different IP / hostname",
+			Message: fmt.Sprintf("Agent attempted to reregister with a different hostname: %s instead of %s", cmd.Agent.Hostname, a.Hostname),
 		}})
 	}
 	if a.PID != cmd.Agent.PID {
@@ -248,15 +251,6 @@ func sortedTasks[K comparable](in map[K]*Task, order func(K) string) []*Task {
 		out[i] = in[k]
 	}
 	return out
-}
-
-func host(pid string) string {
-	_, address, _ := strings.Cut(pid, "@")
-	at := strings.LastIndexByte(address, ':')
-	if at < 0 {
-		return address
-	}
-	return address[:at]
 }
 
 // markUnreachable gives an agent up for the time being: it may come back with

@@ -12,19 +12,39 @@ import (
 // filterKey is what a refusal is about.
 type filterKey struct{ role, agent string }
 
-// filter remembers a refusal: nothing that the refused amount contains is
-// offered until it ends. A framework that refuses a part of a large agent gets
+// filter remembers refusals: nothing that a refused amount contains is offered
+// until its time is over. A framework that refuses a part of a large agent gets
 // twice as much the next time, up to all there is, so that a large task finds
 // room in the end.
 type filter struct {
-	refused resources.Resources
-	until   time.Time
-	doubled int
-	grown   time.Time // when doubled last changed
+	refusals []refusal
+	doubled  int
+	grown    time.Time // when doubled last changed
+}
+
+type refusal struct {
+	amount resources.Resources
+	until  time.Time
 }
 
 func (f *filter) holds(now time.Time, offer resources.Resources) bool {
-	return f != nil && now.Before(f.until) && f.refused.Contains(offer)
+	if f == nil {
+		return false
+	}
+	return slices.ContainsFunc(f.refusals, func(r refusal) bool { return now.Before(r.until) && r.amount.Contains(offer) })
+}
+
+// add notes a refusal and forgets those that it makes needless; false if it is
+// needless itself.
+func (f *filter) add(now time.Time, r refusal) bool {
+	f.refusals = slices.DeleteFunc(f.refusals, func(old refusal) bool {
+		return !now.Before(old.until) || !old.until.After(r.until) && r.amount.Contains(old.amount)
+	})
+	if slices.ContainsFunc(f.refusals, func(old refusal) bool { return !old.until.Before(r.until) && old.amount.Contains(r.amount) }) {
+		return false
+	}
+	f.refusals = append(f.refusals, r)
+	return true
 }
 
 func (c *Core) refuseFor(now time.Time, f *framework, key filterKey, refused resources.Resources, d time.Duration) {
@@ -33,15 +53,11 @@ func (c *Core) refuseFor(now time.Time, f *framework, key filterKey, refused res
 		flt = &filter{}
 		f.filters[key] = flt
 	}
-	until := now.Add(min(max(d, c.cfg.AllocationGap), 365*24*time.Hour))
-	if !now.Before(flt.until) || refused.Contains(flt.refused) {
-		flt.refused = refused
-	}
 	if flt.grown.Before(c.lastRun) || flt.grown.IsZero() {
 		flt.doubled, flt.grown = flt.doubled+1, now
 	}
-	if until.After(flt.until) {
-		flt.until = until
+	until := now.Add(min(max(d, c.cfg.AllocationGap), 365*24*time.Hour))
+	if flt.add(now, refusal{refused, until}) {
 		c.timers.Add(until, timer{timerFilter, ""})
 	}
 }

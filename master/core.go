@@ -44,7 +44,7 @@ func (c Config) PingTimeout() time.Duration { return time.Duration(c.PingLimit) 
 // Why a command is refused. The shell turns them into HTTP codes.
 var (
 	ErrUnknownFramework = errors.New("the framework is not known")
-	ErrNotSubscribed    = errors.New("Framework is not subscribed")
+	ErrNotSubscribed    = errors.New("the framework is not subscribed")
 	ErrInvalid          = errors.New("the command is not valid")
 	ErrIgnored          = errors.New("the message has no effect")
 )

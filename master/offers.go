@@ -158,6 +158,7 @@ func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Re
 }
 
 func (c *Core) failLaunches(now time.Time, f *framework, launches []Launch, s task.State, reason task.Reason, message string, fx []Effect) []Effect {
+	c.count.Ended[s] += uint64(len(launches))
 	for _, l := range launches {
 		fx = c.tell(f, Update{Task: l.ID, Agent: l.Agent, Status: Status{
 			State: s, Time: now, Source: task.SourceMaster, Reason: reason, Message: message,

@@ -186,6 +186,9 @@ func (a *api) logs(w http.ResponseWriter, r *http.Request) {
 	for {
 		piece, err := reader.Next()
 		if err != nil {
+			if !errors.Is(err, io.EOF) && r.Context().Err() == nil {
+				WriteFrame(w, FrameError, []byte(err.Error()))
+			}
 			return
 		}
 		kind := FrameStdout
@@ -229,6 +232,7 @@ func (a *api) exec(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	in := newInput(buf, cancel)
+	defer in.stdin.Close()
 	out := &frames{w: conn}
 	code, err := execer.Exec(ctx, t.Container.ID, provider.ExecOptions{
 		Argv: q["arg"], TTY: q.Get("tty") == "true", User: q.Get("user"),

@@ -77,7 +77,7 @@ func (s frameStream) Write(p []byte) (int, error) {
 
 // input is what the client sends, taken apart.
 type input struct {
-	stdin  io.Reader
+	stdin  *io.PipeReader // to be closed, so that what nobody reads does not wait
 	resize <-chan [2]uint
 }
 
@@ -102,9 +102,10 @@ func newInput(r *bufio.ReadWriter, cancel context.CancelFunc) input {
 			case kind == FrameResize && len(data) == 4:
 				size := [2]uint{uint(binary.BigEndian.Uint16(data)), uint(binary.BigEndian.Uint16(data[2:]))}
 				select {
-				case sizes <- size:
+				case <-sizes: // an older one that nobody has taken
 				default:
 				}
+				sizes <- size
 			}
 		}
 	}()

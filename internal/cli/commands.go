@@ -209,6 +209,7 @@ func newMarathon() *cobra.Command {
 func marathonFlags(f *pflag.FlagSet) {
 	f.String("framework-name", "marathon", "the framework's name")
 	f.String("mesos-role", "*", "the role whose offers are used")
+	f.String("webui-url", "", "where people find Marathon's pages; default: its address")
 	f.String("mesos-ui-url", "", "where people find the master's pages; default: the master")
 }
 
@@ -218,7 +219,7 @@ func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
 		return nil, err
 	}
 	return &marathonRole{
-		cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"),
+		cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"), webUI: v.GetString("webui-url"),
 		core: marathon.DefaultConfig(), consul: v.GetString("consul"), log: log.With("role", "marathon"),
 	}, nil
 }

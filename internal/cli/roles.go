@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/store"
 	"github.com/mesopool/mesopool/task"
+	"github.com/mesopool/mesopool/web"
 )
 
 // masterRole is a master with all it needs.
@@ -43,9 +45,18 @@ type masterRole struct {
 
 func (r *masterRole) run(ctx context.Context) error {
 	defer r.store.Close()
+	var s *server.Server
+	started := time.Now()
+	pages := web.MasterPage(func(ctx context.Context, filter string) (*web.Cluster, error) {
+		snapshot, err := s.Snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return clusterView(snapshot, r.cluster, r.at.advertise.String(), started, filter), nil
+	})
 	s, err := server.New(server.Config{
 		Listener: r.at.listener, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
-		Core: r.core, Version: mesosVersion, Log: r.log,
+		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages,
 	})
 	if err != nil {
 		return err
@@ -210,6 +221,7 @@ type marathonRole struct {
 	at       *address
 	master   string // host:port
 	mesosUI  string
+	webUI    string
 	store    store.Store
 	core     marathon.Config
 	consul   string
@@ -226,15 +238,18 @@ func (r *marathonRole) run(ctx context.Context) error {
 	client := scheduler.New(scheduler.Config{
 		Framework: r.framework(run.FrameworkID()), Master: func(context.Context) (string, error) { return r.master, nil }, Log: r.log,
 	})
-	pages := marathonapi.New(marathonapi.Config{
+	api := marathonapi.New(marathonapi.Config{
 		Runner: run, Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
 		HTTPPort: int(r.at.advertise.Port()), Framework: r.name,
+		Pages: web.MarathonPage(func(ctx context.Context) (*web.Services, error) {
+			return servicesView(ctx, run, r.cluster, r.at.advertise.String(), r.mesosUI)
+		}),
 	})
 	r.log.Info("marathon listens", "address", r.at.listener.Addr(), "master", r.master)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return run.Run(ctx, client) })
 	g.Go(func() error { return client.Run(ctx, run) })
-	g.Go(func() error { return serve(ctx, r.at.listener, pages) })
+	g.Go(func() error { return serve(ctx, r.at.listener, api) })
 	announceSelf(ctx, g, r.consul, "marathon", task.Owner{Cluster: r.cluster, Agent: "marathon"}, r.log, consul.Role{
 		Name: "marathon", Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/ping", Version: Version,
 	})
@@ -244,7 +259,7 @@ func (r *marathonRole) run(ctx context.Context) error {
 func (r *marathonRole) framework(id string) *mesosv1.FrameworkInfo {
 	f := &mesosv1.FrameworkInfo{
 		User: new("root"), Name: &r.name, Hostname: &r.hostname, Checkpoint: new(true), FailoverTimeout: new(float64(7 * 24 * 3600)),
-		Roles: []string{r.role}, WebuiUrl: new("http://" + r.at.advertise.String()),
+		Roles: []string{r.role}, WebuiUrl: new(cmp.Or(r.webUI, "http://"+r.at.advertise.String())),
 	}
 	if id != "" {
 		f.Id = &mesosv1.FrameworkID{Value: &id}

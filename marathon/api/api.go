@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/marathon/runner"
@@ -48,6 +47,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Marathon-Leader", "http://"+a.cfg.Address)
 	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Expires", "0")
 	r.Body = http.MaxBytesReader(w, r.Body, mostBody)
 	parts, err := split(r.URL.EscapedPath())
 	if err != nil {
@@ -120,6 +121,12 @@ type status struct {
 }
 
 func (s *status) Error() string { return s.message }
+
+// missing is what does not exist, in Marathon's words.
+type missing string
+
+func (m missing) Error() string        { return string(m) }
+func (m missing) Is(target error) bool { return target == marathon.ErrNotFound }
 
 func notAllowed(r *http.Request) error {
 	return &status{http.StatusMethodNotAllowed, "HTTP method " + r.Method + " is not allowed here"}
@@ -231,19 +238,14 @@ func clientIP(r *http.Request) string {
 
 // see reads from the core.
 func see[T any](r *http.Request, a *API, look func(*marathon.Core) T) (T, error) {
-	var out T
-	err := a.cfg.Runner.View(r.Context(), func(c *marathon.Core) { out = look(c) })
-	return out, err
+	var out, none T
+	if err := a.cfg.Runner.View(r.Context(), func(c *marathon.Core) { out = look(c) }); err != nil {
+		return none, err // look may still be running
+	}
+	return out, nil
 }
 
 // versionOf finds the version that a deployment has given.
 func (a *API) versionOf(r *http.Request, id string) (string, error) {
-	return see(r, a, func(c *marathon.Core) string {
-		for _, d := range c.Deployments() {
-			if d.ID == id {
-				return d.Version
-			}
-		}
-		return marathon.Timestamp(time.Now())
-	})
+	return see(r, a, func(c *marathon.Core) string { return c.VersionOf(id) })
 }

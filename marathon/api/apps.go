@@ -68,10 +68,12 @@ func (a *API) apps(w http.ResponseWriter, r *http.Request, parts []string) error
 		return a.appsBelow(w, r, pathOf(parts[:n-1]))
 	case last == "restart" && r.Method == http.MethodPost:
 		return a.restart(w, r, pathOf(parts[:n-1]))
+	case last == "tasks" && n >= 2 && parts[n-2] == "*":
+		return a.tasksBelow(w, r, pathOf(parts[:n-2]))
 	case last == "tasks":
 		return a.appTasks(w, r, pathOf(parts[:n-1]))
 	case n >= 3 && parts[n-2] == "tasks":
-		return a.appTask(w, r, last)
+		return a.appTask(w, r, pathOf(parts[:n-2]), last)
 	case last == "versions" && r.Method == http.MethodGet:
 		return a.versions(w, r, pathOf(parts[:n-1]), "")
 	case n >= 3 && parts[n-2] == "versions" && r.Method == http.MethodGet:
@@ -108,7 +110,7 @@ func (a *API) listApps(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) writeApps(w http.ResponseWriter, r *http.Request, key string, want func(*marathon.App) bool, embed func(string) bool) error {
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), want) })
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return appsOf(c, want, embed) })
 	if err != nil {
 		return err
 	}
@@ -119,9 +121,21 @@ func (a *API) writeApps(w http.ResponseWriter, r *http.Request, key string, want
 	return answer(w, http.StatusOK, map[string]any{key: list})
 }
 
+// appsOf copies the instances only if they are to be shown.
+func appsOf(c *marathon.Core, want func(*marathon.App) bool, embed func(string) bool) []marathon.AppView {
+	if embed("tasks") || embed("failures") {
+		return c.Apps(time.Now(), want)
+	}
+	return c.Summaries(time.Now(), want)
+}
+
 func (a *API) appsBelow(w http.ResponseWriter, r *http.Request, group string) error {
-	below := func(d *marathon.App) bool { return group == "/" || strings.HasPrefix(d.ID, group+"/") }
-	return a.writeApps(w, r, "*", below, embeds(r.URL.Query()))
+	return a.writeApps(w, r, "*", below(group), embeds(r.URL.Query()))
+}
+
+// below wants the apps of a group.
+func below(group string) func(*marathon.App) bool {
+	return func(d *marathon.App) bool { return group == "/" || strings.HasPrefix(d.ID, group+"/") }
 }
 
 func (a *API) createApp(w http.ResponseWriter, r *http.Request) error {
@@ -142,7 +156,12 @@ func (a *API) createApp(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Marathon-Deployment-Id", id)
 	w.Header().Set("Location", "http://"+a.cfg.Address+"/v2/apps"+def.ID)
-	return a.writeApp(w, r, http.StatusCreated, def.ID, func(v *marathon.AppView) any { return describe(v, everything) })
+	made, err := a.definition(r, def.ID)
+	if err != nil {
+		return err
+	}
+	// As it was a moment ago: clients wait for the deployment that they find here.
+	return answer(w, http.StatusCreated, appInfo{App: made, Deployments: []idRef{{id}}, Tasks: &[]taskInfo{}})
 }
 
 func (a *API) writeApp(w http.ResponseWriter, r *http.Request, code int, id string, show func(*marathon.AppView) any) error {
@@ -167,12 +186,13 @@ func (a *API) view(r *http.Request, id string) (marathon.AppView, error) {
 }
 
 func appNotFound(id string) error {
-	return fmt.Errorf("App '%s' %w", id, marathon.ErrNotFound)
+	return missing("App '" + id + "' does not exist")
 }
 
-// change adds what every change carries.
+// change adds what every change carries; the request decides about force, if it
+// says something about it.
 func (a *API) change(r *http.Request, c marathon.Change) error {
-	force, err := flag(r, "force", r.Method == http.MethodDelete && len(c.Delete) > 0)
+	force, err := flag(r, "force", c.Force)
 	if err != nil {
 		return err
 	}
@@ -234,47 +254,52 @@ func (a *API) merged(r *http.Request, id string, text []byte) (*marathon.App, er
 	json.Unmarshal(fields["id"], &head.ID)
 	json.Unmarshal(fields["version"], &head.Version)
 	if id == "" {
-		id = "/" + strings.Trim(head.ID, "/")
+		id = "/" + strings.Trim(head.ID, "/ ")
 	}
-	onlyVersion := head.Version != nil && len(fields) <= 1+present(fields, "id")
-	old, err := a.view(r, id)
+	if !strings.HasSuffix(id, "/"+strings.TrimPrefix(strings.TrimRight(head.ID, "/"), "/")) && head.ID != "" {
+		return nil, &status{http.StatusUnprocessableEntity, fmt.Sprintf("the body is about %s, the path about %s", head.ID, id)}
+	}
+	fields["id"], _ = json.Marshal(id)
+	onlyVersion := head.Version != nil && len(fields) == 2
+	old, err := a.definition(r, id)
 	switch {
 	case err == nil && onlyVersion:
 		return a.earlier(r, id, *head.Version)
 	case err == nil:
-		return update(r, old.App, id, text, fields, a.cfg.Role)
-	case !errors.Is(err, marathon.ErrNotFound) || r.Method == http.MethodPatch:
+		return update(r, old, fields, a.cfg.Role)
+	case !errors.Is(err, marathon.ErrNotFound) || r.Method == http.MethodPatch || onlyVersion:
 		return nil, err
 	}
-	return readAs(id, fields, a.cfg.Role)
+	return readFrom(fields, a.cfg.Role)
 }
 
-func present(fields map[string]json.RawMessage, name string) int {
-	if _, ok := fields[name]; ok {
-		return 1
+func (a *API) definition(r *http.Request, id string) (*marathon.App, error) {
+	def, err := see(r, a, func(c *marathon.Core) *marathon.App {
+		def, _ := c.Definition(id)
+		return def
+	})
+	if err == nil && def == nil {
+		err = appNotFound(id)
 	}
-	return 0
+	return def, err
 }
 
-func update(r *http.Request, old *marathon.App, id string, text []byte, fields map[string]json.RawMessage, role string) (*marathon.App, error) {
+func update(r *http.Request, old *marathon.App, fields map[string]json.RawMessage, role string) (*marathon.App, error) {
 	partial, err := flag(r, "partialUpdate", true)
 	if err != nil {
 		return nil, err
 	}
-	if partial {
-		def, err := marathon.Update(old, text)
-		if err == nil && def.ID != id {
-			return nil, &status{http.StatusUnprocessableEntity, fmt.Sprintf("the body is about %s, the path about %s", def.ID, id)}
-		}
-		return def, err
+	if !partial && r.Method == http.MethodPut {
+		return readFrom(fields, role)
 	}
-	return readAs(id, fields, role)
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	return marathon.Update(old, text)
 }
 
-func readAs(id string, fields map[string]json.RawMessage, role string) (*marathon.App, error) {
-	if text, ok := fields["id"]; !ok || string(text) == "null" {
-		fields["id"], _ = json.Marshal(id)
-	}
+func readFrom(fields map[string]json.RawMessage, role string) (*marathon.App, error) {
 	text, err := json.Marshal(fields)
 	if err != nil {
 		return nil, err
@@ -295,7 +320,7 @@ func (a *API) earlier(r *http.Request, id, version string) (*marathon.App, error
 			return v, nil
 		}
 	}
-	return nil, fmt.Errorf("App '%s' in version %s %w", id, version, marathon.ErrNotFound)
+	return nil, missing("App '" + id + "' does not exist in version " + version)
 }
 
 func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
@@ -305,7 +330,7 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
 	case http.MethodPut, http.MethodPatch:
 		return a.putApp(w, r, id)
 	case http.MethodDelete:
-		return a.deploy(w, r, marathon.Change{Delete: []string{id}})
+		return a.deploy(w, r, marathon.Change{Delete: []string{id}, Force: true}) // as AppsResource.scala has it
 	}
 	return notAllowed(r)
 }
@@ -315,7 +340,7 @@ func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.view(r, id)
+	_, err = a.definition(r, id)
 	created := errors.Is(err, marathon.ErrNotFound)
 	def, err := a.merged(r, id, text)
 	if err != nil {
@@ -351,11 +376,11 @@ func (a *API) deploy(w http.ResponseWriter, r *http.Request, change marathon.Cha
 }
 
 func (a *API) restart(w http.ResponseWriter, r *http.Request, id string) error {
-	v, err := a.view(r, id)
+	def, err := a.definition(r, id)
 	if err != nil {
 		return err
 	}
-	return a.deploy(w, r, marathon.Change{Put: []*marathon.App{v.App}, Restart: []string{id}})
+	return a.deploy(w, r, marathon.Change{Put: []*marathon.App{def}, Restart: []string{id}})
 }
 
 func (a *API) versions(w http.ResponseWriter, r *http.Request, id, version string) error {

@@ -24,9 +24,12 @@ type groupInfo struct {
 // groups shows the tree and deletes parts of it; changing groups as such is not
 // here yet.
 func (a *API) groups(w http.ResponseWriter, r *http.Request, parts []string) error {
-	id := pathOf(parts)
-	below := func(d *marathon.App) bool { return id == "/" || strings.HasPrefix(d.ID, id+"/") }
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), below) })
+	switch r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		return &status{http.StatusNotImplemented, "groups cannot be created or changed yet; post their apps to /v2/apps"}
+	}
+	id, embed := pathOf(parts), embeds(r.URL.Query())
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return appsOf(c, below(id), embed) })
 	if err != nil {
 		return err
 	}
@@ -35,7 +38,7 @@ func (a *API) groups(w http.ResponseWriter, r *http.Request, parts []string) err
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return answer(w, http.StatusOK, tree(id, views, embeds(r.URL.Query())))
+		return answer(w, http.StatusOK, tree(id, views, embed))
 	case http.MethodDelete:
 		change := marathon.Change{}
 		for i := range views {
@@ -43,7 +46,7 @@ func (a *API) groups(w http.ResponseWriter, r *http.Request, parts []string) err
 		}
 		return a.deploy(w, r, change)
 	}
-	return &status{http.StatusNotImplemented, "groups cannot be created or changed yet; post their apps to /v2/apps"}
+	return notAllowed(r)
 }
 
 func tree(root string, views []marathon.AppView, embed func(string) bool) *groupInfo {

@@ -7,11 +7,17 @@ import (
 	"strings"
 )
 
+// word is a name or a value; a backslash takes the meaning from what follows.
+const word = `(?:\\.|[^\s=!,()\\])`
+
 var (
-	equalTerm = regexp.MustCompile(`^\s*([^\s=!,()]+)\s*(==|!=)\s*([^\s,()]*)\s*$`)
-	setTerm   = regexp.MustCompile(`^\s*([^\s=!,()]+)\s+(in|notin)\s*\(([^()]*)\)\s*$`)
-	nameTerm  = regexp.MustCompile(`^\s*([^\s=!,()]+)\s*$`)
+	equalTerm = regexp.MustCompile(`^\s*(` + word + `+)\s*(==|!=)\s*(` + word + `*)\s*$`)
+	setTerm   = regexp.MustCompile(`^\s*(` + word + `+)\s+(in|notin)\s*\(((?:` + word + `|[,\s])*)\)\s*$`)
+	nameTerm  = regexp.MustCompile(`^\s*(` + word + `+)\s*$`)
+	escape    = regexp.MustCompile(`\\(.)`)
 )
+
+func plain(text string) string { return escape.ReplaceAllString(text, "$1") }
 
 // parseSelector reads a label selector: "a", "a==b", "a!=b", "a in (x,y)",
 // "a notin (x,y)", joined by commas (LabelSelector.scala). All operators need
@@ -42,8 +48,11 @@ func parseSelector(text string) (func(map[string]string) bool, error) {
 func splitTerms(text string) []string {
 	var out []string
 	depth, start := 0, 0
+	escaped := false
 	for i, r := range text {
 		switch {
+		case escaped || r == '\\':
+			escaped = !escaped
 		case r == '(':
 			depth++
 		case r == ')':
@@ -59,22 +68,22 @@ func splitTerms(text string) []string {
 func parseTerm(text string) (func(map[string]string) bool, error) {
 	if m := equalTerm.FindStringSubmatch(text); m != nil {
 		return func(labels map[string]string) bool {
-			v, ok := labels[m[1]]
-			return ok && (v == m[3]) == (m[2] == "==")
+			v, ok := labels[plain(m[1])]
+			return ok && (v == plain(m[3])) == (m[2] == "==")
 		}, nil
 	}
 	if m := setTerm.FindStringSubmatch(text); m != nil {
 		var values []string
-		for v := range strings.SplitSeq(m[3], ",") {
-			values = append(values, strings.TrimSpace(v))
+		for _, v := range splitTerms(m[3]) {
+			values = append(values, plain(strings.TrimSpace(v)))
 		}
 		return func(labels map[string]string) bool {
-			v, ok := labels[m[1]]
+			v, ok := labels[plain(m[1])]
 			return ok && slices.Contains(values, v) == (m[2] == "in")
 		}, nil
 	}
 	if m := nameTerm.FindStringSubmatch(text); m != nil {
-		return func(labels map[string]string) bool { _, ok := labels[m[1]]; return ok }, nil
+		return func(labels map[string]string) bool { _, ok := labels[plain(m[1])]; return ok }, nil
 	}
 	return nil, fmt.Errorf("%q is no label selector; examples: env, env==prod, env in (prod,test)", text)
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -73,7 +74,8 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, id string) error {
 		return err
 	}
 	back := NewID()
-	if err := a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{ID: id, NewID: back, Revert: !force}); err != nil {
+	err = a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{ID: id, NewID: back, Revert: !force})
+	if err != nil {
 		return err
 	}
 	if force {
@@ -104,7 +106,11 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request, parts []string) erro
 		return a.listQueue(w, r)
 	case n >= 2 && parts[n-1] == "delay" && r.Method == http.MethodDelete:
 		id := pathOf(parts[:n-1])
-		if err := a.cfg.Runner.Do(r.Context(), marathon.ResetDelay{App: id}); err != nil {
+		err := a.cfg.Runner.Do(r.Context(), marathon.ResetDelay{App: id})
+		if err != nil && !errors.Is(err, marathon.ErrNotFound) {
+			return err
+		}
+		if err != nil {
 			return &status{http.StatusNotFound, fmt.Sprintf("Application %s not found in tasks queue.", id)}
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -114,7 +120,7 @@ func (a *API) queue(w http.ResponseWriter, r *http.Request, parts []string) erro
 }
 
 func (a *API) listQueue(w http.ResponseWriter, r *http.Request) error {
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), nil) })
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Summaries(time.Now(), nil) })
 	if err != nil {
 		return err
 	}
@@ -153,7 +159,9 @@ func (a *API) service(w http.ResponseWriter, r *http.Request, name string, rest 
 	switch {
 	case name == "info" && len(rest) == 0:
 		return a.info(w, r)
-	case name == "leader" && r.Method == http.MethodGet:
+	case name == "leader" && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return notAllowed(r)
+	case name == "leader" && len(rest) == 0:
 		return answer(w, http.StatusOK, map[string]string{"leader": a.cfg.Address})
 	case name == "plugins" && len(rest) == 0:
 		return answer(w, http.StatusOK, map[string]any{"plugins": []any{}})
@@ -188,7 +196,7 @@ func (a *API) info(w http.ResponseWriter, r *http.Request) error {
 
 // metrics are few and plain: what a dashboard wants to see.
 func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), nil) })
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Summaries(time.Now(), nil) })
 	if err != nil {
 		return err
 	}
@@ -211,6 +219,9 @@ func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
 // events streams what happens, as server-sent events. Unlike Marathon's, they
 // have IDs, and Last-Event-ID gets what was missed.
 func (a *API) events(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r)
+	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") && r.Header.Get("Accept") != "*/*" && r.Header.Get("Accept") != "" {
 		return &status{http.StatusNotAcceptable, "the events are text/event-stream"}
 	}
@@ -262,8 +273,12 @@ func listens(types []string, kind string) bool {
 }
 
 func send(w http.ResponseWriter, text string) error {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) // where it can be set
 	if _, err := w.Write([]byte(text)); err != nil {
 		return err
 	}
 	return http.NewResponseController(w).Flush()
 }
+
+// patience is how long a listener may take to read an event.
+const patience = 30 * time.Second

@@ -81,8 +81,8 @@ func describeTask(i *marathon.Instance, app *marathon.App) taskInfo {
 		t.Host = i.Addresses[0]
 	}
 	checks := i.Checks()
-	for n := range app.HealthChecks {
-		if s := checks[n]; s != nil {
+	for n := range i.Definition().HealthChecks {
+		if s := checks[n]; s != nil && s.Known {
 			t.Health = append(t.Health, describeCheck(i, s))
 		}
 	}
@@ -122,8 +122,11 @@ func (a *API) tasks(w http.ResponseWriter, r *http.Request, parts []string) erro
 
 func (a *API) listTasks(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	states := append(q["status"], q["status[]"]...)
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), nil) })
+	return a.writeTasks(w, r, nil, append(q["status"], q["status[]"]...))
+}
+
+func (a *API) writeTasks(w http.ResponseWriter, r *http.Request, want func(*marathon.App) bool, states []string) error {
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), want) })
 	if err != nil {
 		return err
 	}
@@ -169,9 +172,27 @@ func (a *API) appTasks(w http.ResponseWriter, r *http.Request, id string) error 
 	return notAllowed(r)
 }
 
-func (a *API) appTask(w http.ResponseWriter, r *http.Request, id string) error {
+// tasksBelow lists the tasks of all apps of a group.
+func (a *API) tasksBelow(w http.ResponseWriter, r *http.Request, group string) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return notAllowed(r)
+	}
+	return a.writeTasks(w, r, below(group), nil)
+}
+
+func (a *API) appTask(w http.ResponseWriter, r *http.Request, app, id string) error {
 	if r.Method != http.MethodDelete {
 		return notAllowed(r)
+	}
+	if _, err := a.definition(r, app); err != nil {
+		return err
+	}
+	killed, err := a.infoOf(r, []string{id})
+	if err != nil {
+		return err
+	}
+	if len(killed) == 0 || killed[0].AppID != app {
+		return missing("Task '" + id + "' does not exist")
 	}
 	return a.kill(w, r, []string{id}, "task")
 }
@@ -218,11 +239,8 @@ func (a *API) infoOf(r *http.Request, ids []string) ([]taskInfo, error) {
 	return see(r, a, func(c *marathon.Core) []taskInfo {
 		out := []taskInfo{}
 		for _, id := range ids {
-			v, _ := c.App(time.Now(), c.AppOf(id))
-			for _, i := range v.Instances {
-				if i.TaskID == id {
-					out = append(out, describeTask(i, v.App))
-				}
+			if i, ok := c.Instance(id); ok {
+				out = append(out, describeTask(i, i.Definition()))
 			}
 		}
 		return out

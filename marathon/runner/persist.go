@@ -11,22 +11,30 @@ import (
 	"github.com/mesopool/mesopool/store"
 )
 
+// saveOps turns what is to be saved into one commit; of several values for one
+// key only the last counts.
 func saveOps(fx []marathon.Effect) ([]store.Op, error) {
-	var ops []store.Op
+	last := map[string]any{}
+	var keys []string
 	for _, e := range fx {
-		s, ok := e.(marathon.Save)
-		if !ok {
+		if s, ok := e.(marathon.Save); ok {
+			if _, again := last[s.Key]; !again {
+				keys = append(keys, s.Key)
+			}
+			last[s.Key] = s.Value
+		}
+	}
+	ops := make([]store.Op, len(keys))
+	for n, key := range keys {
+		ops[n].Key = key
+		if last[key] == nil {
 			continue
 		}
-		op := store.Op{Key: s.Key}
-		if s.Value != nil {
-			text, err := json.Marshal(s.Value)
-			if err != nil {
-				return nil, fmt.Errorf("marathon: encode %s: %w", s.Key, err)
-			}
-			op.Value = text
+		text, err := json.Marshal(last[key])
+		if err != nil {
+			return nil, fmt.Errorf("marathon: encode %s: %w", key, err)
 		}
-		ops = append(ops, op)
+		ops[n].Value = text
 	}
 	return ops, nil
 }

@@ -197,7 +197,8 @@ func (r *Runner) Do(ctx context.Context, in marathon.Input) error {
 	return r.await(ctx, done)
 }
 
-// View looks at the core; look must only copy.
+// View looks at the core; look must only copy. What it has copied may be used
+// only when there is no error: otherwise look may run later.
 func (r *Runner) View(ctx context.Context, look func(*marathon.Core)) error {
 	done := make(chan error, 1)
 	r.post(message{view: look, done: done})

@@ -24,6 +24,7 @@ func (s *Server) take(st *stream, c *schedulerv1.Call) {
 		s.accept(st, id, c.Accept)
 	case schedulerv1.Call_DECLINE:
 		s.registry.answered(st.info.Load(), c.Decline.OfferIds)
+		st.tally.declined(len(c.Decline.OfferIds))
 		s.put(master.Decline{Framework: id, Offers: offerIDs(c.Decline.OfferIds), Refuse: refuseTime(c.Decline.Filters)})
 	case schedulerv1.Call_KILL:
 		s.kill(id, c.Kill)
@@ -126,6 +127,7 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 			s.refuseOperation(st, op)
 		}
 	}
+	st.tally.accepted(len(a.OfferIds), len(cmd.Launches))
 	s.put(cmd)
 }
 

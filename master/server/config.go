@@ -29,7 +29,7 @@ type Config struct {
 	Flags   map[string]string // shown by /flags and /state
 
 	Heartbeat   time.Duration // between two heartbeats of an event stream; 0: 15s
-	StreamQueue int           // bytes that may wait for a framework before it is cut off; 0: 64 MiB
+	StreamQueue int           // bytes that may wait for a framework before it is cut off; 0: 512 MiB
 	Pages       http.Handler  // serves every other path; nil: 404
 	Log         *slog.Logger  // nil: slog.Default
 }
@@ -46,7 +46,8 @@ type Build struct {
 const (
 	defaultVersion   = "1.11.0"
 	defaultHeartbeat = 15 * time.Second
-	defaultQueue     = 64 << 20
+	// defaultQueue has room for the reconciliation of a million tasks.
+	defaultQueue = 512 << 20
 )
 
 func (c Config) withDefaults() (Config, error) {

@@ -41,7 +41,9 @@ func (e *encoder) event(event any) {
 	}
 }
 
-func (e *encoder) heartbeat() { e.message(&schedulerv1.Event{Type: schedulerv1.Event_HEARTBEAT.Enum()}) }
+func (e *encoder) heartbeat() {
+	e.message(&schedulerv1.Event{Type: schedulerv1.Event_HEARTBEAT.Enum()})
+}
 
 func rareEvent(event master.Event) *schedulerv1.Event {
 	switch event := event.(type) {
@@ -146,6 +148,7 @@ func statusMessage(u *master.Update) *mesosv1.TaskStatus {
 const maxOffersSize = 3 << 20
 
 func (e *encoder) offers(list []*master.Offer) {
+	e.st.tally.offersSent.Add(uint64(len(list)))
 	event := &schedulerv1.Event_Offers{}
 	size := 0
 	for _, o := range list {

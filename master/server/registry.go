@@ -23,7 +23,7 @@ type registry struct {
 
 // enrolled is a framework that the core knows.
 type enrolled struct {
-	stream *stream // nil while it is disconnected
+	stream *stream           // nil while it is disconnected
 	roles  map[string]string // role by offer, when there are several roles
 }
 

@@ -215,7 +215,7 @@ func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *s
 	err = s.do(r.Context(), master.UpdateFramework{Info: info, Suppressed: up.SuppressedRoles})
 	switch {
 	case errors.Is(err, master.ErrNotSubscribed):
-		return failf(http.StatusForbidden, "%v", err)
+		return failf(http.StatusForbidden, "Framework is not subscribed")
 	case errors.Is(err, master.ErrInvalid) || errors.Is(err, master.ErrUnknownFramework):
 		return failf(http.StatusBadRequest, "%v", err)
 	case err != nil:

@@ -323,28 +323,43 @@ type snapshotCache struct {
 	last *master.Snapshot
 	of   uint64 // the version that last shows
 	at   time.Time
+	cost time.Duration // for which it held up the loop
 }
 
-// snapshotAge is how old a snapshot may be while things change.
-const snapshotAge = 100 * time.Millisecond
+// snapshotAge is how old a snapshot may be while things change. Of a cluster so
+// large that taking one is slow it may be older, so that readers never take
+// more than a small part of the loop's time.
+const (
+	snapshotAge  = 100 * time.Millisecond
+	snapshotPart = 20
+)
+
+func (c *snapshotCache) fresh(version uint64) bool {
+	return c.last != nil && (c.of == version || time.Since(c.at) < max(snapshotAge, snapshotPart*c.cost))
+}
 
 func (c *snapshotCache) changed() { c.version.Add(1) }
 
-// Snapshot returns what the master knows, at most 100 ms old. Readers share it
+// Snapshot returns what the master knows, mostly not older than 100 ms. Readers share it
 // and must not change it.
 func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
 	c := &s.snapshot
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	version := c.version.Load()
-	if c.last != nil && (c.of == version || time.Since(c.at) < snapshotAge) {
+	if c.fresh(version) {
 		return c.last, nil
 	}
-	var fresh *master.Snapshot
-	if err := s.View(ctx, func(core *master.Core) { fresh = core.Collect() }); err != nil {
+	var snap *master.Snapshot
+	err := s.View(ctx, func(core *master.Core) {
+		start := time.Now()
+		snap = core.Collect()
+		c.cost = time.Since(start)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("server: snapshot: %w", err)
 	}
-	fresh.Sort()
-	c.last, c.of, c.at = fresh, version, time.Now()
-	return fresh, nil
+	snap.Sort()
+	c.last, c.of, c.at = snap, version, time.Now()
+	return snap, nil
 }

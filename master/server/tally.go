@@ -42,6 +42,8 @@ const (
 type frameworkTally struct {
 	calls  [callKinds]atomic.Uint64
 	events [eventKinds]atomic.Uint64
+
+	offersSent, offersAccepted, offersDeclined, launches atomic.Uint64
 }
 
 func (t *tally) framework(id string) *frameworkTally {
@@ -77,3 +79,15 @@ func (t *frameworkTally) event(k schedulerv1.Event_Type) {
 		t.events[k].Add(1)
 	}
 }
+
+// accepted counts an ACCEPT; one that launches nothing is a refusal.
+func (t *frameworkTally) accepted(offers, launches int) {
+	if launches == 0 {
+		t.declined(offers)
+		return
+	}
+	t.offersAccepted.Add(uint64(offers))
+	t.launches.Add(1)
+}
+
+func (t *frameworkTally) declined(offers int) { t.offersDeclined.Add(uint64(offers)) }

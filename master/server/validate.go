@@ -172,7 +172,7 @@ func taskResourcesProblem(t *mesosv1.TaskInfo) string {
 func resourcesProblem(list []*mesosv1.Resource) string {
 	revocable, volumes := map[string]bool{}, map[string]bool{}
 	role := list[0].GetAllocationInfo().GetRole()
-	for i, r := range list {
+	for _, r := range list {
 		if got := r.GetAllocationInfo().GetRole(); got != role {
 			return fmt.Sprintf("The resources have multiple allocation roles ('%s' and '%s') but only one allocation role is allowed", role, got)
 		}
@@ -183,14 +183,27 @@ func resourcesProblem(list []*mesosv1.Resource) string {
 		if v := r.GetScalar().GetValue(); r.GetName() == "gpus" && v != math.Trunc(v) {
 			return "The 'gpus' resource must be an unsigned integer"
 		}
-		if p := r.GetDisk().GetPersistence(); p != nil {
-			id := list[i].GetProviderId().GetValue() + "/" + r.GetReservations()[max(0, len(r.Reservations)-1)].GetRole() + "/" + p.GetId()
-			if volumes[id] && r.Shared == nil {
-				return fmt.Sprintf("Persistence ID '%s' is not unique", p.GetId())
-			}
-			volumes[id] = true
+		if problem := volumeIDProblem(r, volumes); problem != "" {
+			return problem
 		}
 	}
+	return ""
+}
+
+// volumeIDProblem notes a persistent volume among those seen.
+func volumeIDProblem(r *mesosv1.Resource, seen map[string]bool) string {
+	p := r.GetDisk().GetPersistence()
+	if p == nil {
+		return ""
+	}
+	if len(r.Reservations) == 0 {
+		return "Persistent volumes cannot be created from unreserved resources"
+	}
+	id := r.GetProviderId().GetValue() + "/" + r.Reservations[len(r.Reservations)-1].GetRole() + "/" + p.GetId()
+	if seen[id] && r.Shared == nil {
+		return fmt.Sprintf("Persistence ID '%s' is not unique", p.GetId())
+	}
+	seen[id] = true
 	return ""
 }
 

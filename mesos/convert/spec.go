@@ -26,7 +26,9 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	if s.Limits, err = limits(t.Limits); err != nil {
 		return s, err
 	}
-	readCommand(&s, t.GetCommand())
+	if err := readCommand(&s, t.GetCommand()); err != nil {
+		return s, err
+	}
 	if err := readContainer(&s, t.GetContainer()); err != nil {
 		return s, err
 	}
@@ -55,10 +57,13 @@ func limits(in map[string]*mesosv1.Value_Scalar) (resources.Scalars, error) {
 	return resources.NewScalars(list...), nil
 }
 
-func readCommand(s *task.Spec, c *mesosv1.CommandInfo) {
+func readCommand(s *task.Spec, c *mesosv1.CommandInfo) error {
 	s.Command = command(c)
 	s.User = c.GetUser()
 	for _, v := range c.GetEnvironment().GetVariables() {
+		if v.GetType() == mesosv1.Environment_Variable_SECRET {
+			return fmt.Errorf("the variable %s is a secret, which this agent cannot resolve; give it a value", v.GetName())
+		}
 		s.Env = append(s.Env, task.Label{Key: v.GetName(), Value: v.GetValue()})
 	}
 	for _, u := range c.GetUris() {
@@ -66,6 +71,7 @@ func readCommand(s *task.Spec, c *mesosv1.CommandInfo) {
 			Value: u.GetValue(), Output: u.GetOutputFile(), Executable: u.GetExecutable(), Extract: u.GetExtract(), Cache: u.GetCache(),
 		})
 	}
+	return nil
 }
 
 func command(c *mesosv1.CommandInfo) task.Command {

@@ -125,11 +125,8 @@ func (l *Link) Run(ctx context.Context, a Agent) error {
 	l.cfg.Node.Handle(l.cfg.Self.ID, l.receive)
 	defer l.cfg.Node.Unhandle(l.cfg.Self.ID)
 	for ctx.Err() == nil {
-		master, err := l.find(ctx)
+		master, err := l.register(ctx)
 		if err != nil {
-			return err
-		}
-		if err := l.register(ctx, master); err != nil {
 			return endOf(ctx, err)
 		}
 		why, err := l.stay(ctx, master)
@@ -151,6 +148,8 @@ func endOf(ctx context.Context, err error) error {
 }
 
 func (l *Link) load(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for key, set := range map[string]func([]byte){
 		idKey:         func(v []byte) { l.id = string(v) },
 		checkpointKey: func(v []byte) { l.checkpoint = v },
@@ -175,14 +174,14 @@ func (l *Link) find(ctx context.Context) (libprocess.UPID, error) {
 			return master, nil
 		}
 		if ctx.Err() != nil {
-			return master, nil
+			return master, ctx.Err()
 		}
 		if !told {
 			l.log.Warn("no master yet; trying again every second", "error", err)
 			told = true
 		}
 		if err := pause(ctx, time.Second); err != nil {
-			return master, nil
+			return master, err
 		}
 	}
 }
@@ -197,30 +196,41 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // register repeats the registration with a growing back-off until the master
-// answers (slave.cpp, doReliableRegistration).
-func (l *Link) register(ctx context.Context, master libprocess.UPID) error {
-	l.mu.Lock()
-	l.master = master
-	l.mu.Unlock()
+// answers (slave.cpp, doReliableRegistration). Before each attempt it asks who
+// leads, because a master that does not answer may not lead any more.
+func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 	most := l.cfg.Backoff
 	if err := pause(ctx, mathrand.N(most/4)); err != nil {
-		return err
+		return libprocess.UPID{}, err
 	}
 	for {
-		l.cfg.Node.Link(master)
-		if err := l.sendRegistration(ctx, master); err != nil {
-			return err
+		master, err := l.find(ctx)
+		if err != nil {
+			return master, err
+		}
+		l.follow(master)
+		if err := l.sendRegistration(ctx); err != nil {
+			return master, err
 		}
 		wait := most/2 + mathrand.N(most/2)
 		most = min(2*most, time.Minute)
 		answer, err := l.awaitRegistered(ctx, wait)
 		switch {
 		case answer == accepted || err != nil:
-			return err
+			l.cfg.Node.Link(master) // again: the first attempt to connect may have failed
+			return master, err
 		case answer == unreachable: // nothing is overloaded by trying again soon
 			most = min(most, 4*l.cfg.Backoff)
 		}
 	}
+}
+
+// follow believes from now on what this master says.
+func (l *Link) follow(master libprocess.UPID) {
+	l.mu.Lock()
+	l.master = master
+	l.mu.Unlock()
+	l.cfg.Node.Link(master)
 }
 
 type answer uint8
@@ -246,7 +256,9 @@ func (l *Link) awaitRegistered(ctx context.Context, wait time.Duration) (answer,
 			case eventExited:
 				out = unreachable
 			case eventRegistered:
-				return accepted, nil
+				if _, ok := l.Master(); ok { // else it is left from an earlier registration
+					return accepted, nil
+				}
 			case eventShutdown:
 				return out, shutdownError(e.message)
 			}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -121,14 +122,14 @@ func (l *Link) admitted(id string, c *messages.MasterSlaveConnection, missing []
 		return
 	}
 	l.mu.Lock()
-	first := !l.registered
+	first, master := !l.registered, l.master
 	l.id, l.registered, l.lastPing = id, true, time.Now()
 	if s := c.GetTotalPingTimeoutSeconds(); s > 0 {
 		l.silence = time.Duration(s * float64(time.Second))
 	}
 	l.mu.Unlock()
 	if first {
-		l.log.Info("registered", "agent", id, "master", l.master.String())
+		l.log.Info("registered", "agent", id, "master", master.String())
 	}
 	l.agent.Put(agent.Joined{Missing: missing})
 	l.post(eventRegistered{})
@@ -163,8 +164,12 @@ func (l *Link) runTask(m *messages.RunTaskMessage) {
 		return
 	}
 	spec, err := convert.Spec(f.ID, m.GetTask())
+	if err == nil {
+		err = unsupported(&spec)
+	}
 	if err != nil {
 		l.refuse(f, m.GetTask(), err.Error())
+		l.executorGone(f.ID, m.GetTask().GetExecutor())
 		return
 	}
 	spec.Origin, err = proto.Marshal(m.GetTask())
@@ -173,6 +178,19 @@ func (l *Link) runTask(m *messages.RunTaskMessage) {
 		return
 	}
 	l.agent.Put(agent.Launch{Framework: f, Spec: spec})
+}
+
+// unsupported says what this agent would have to ignore silently.
+func unsupported(s *task.Spec) error {
+	if len(s.Fetch) > 0 {
+		return fmt.Errorf("this agent does not fetch URIs (%s): put the files into the image", s.Fetch[0].Value)
+	}
+	for _, v := range s.Volumes {
+		if v.Host != "" {
+			return fmt.Errorf("the host path %s cannot be mounted at %s: tasks run on no particular host; use a named volume", v.Host, v.Container)
+		}
+	}
+	return nil
 }
 
 func (l *Link) refuse(f agent.Framework, t *mesosv1.TaskInfo, why string) {
@@ -186,12 +204,25 @@ func (l *Link) refuse(f agent.Framework, t *mesosv1.TaskInfo, why string) {
 // agent does not offer.
 func (l *Link) runTaskGroup(m *messages.RunTaskGroupMessage) {
 	f := framework(m.GetFramework())
+	if f.ID == "" {
+		l.log.Warn("ignored a task group of a nameless framework")
+		return
+	}
 	for _, t := range m.GetTaskGroup().GetTasks() {
 		l.refuse(f, t, "task groups (pods) are not supported by this agent; launch the tasks one by one")
 	}
+	l.executorGone(f.ID, m.GetExecutor())
+}
+
+// executorGone makes the master free what it charged for an executor that it
+// believes to be here (master.cpp, exitedExecutor).
+func (l *Link) executorGone(framework string, e *mesosv1.ExecutorInfo) {
+	if e == nil {
+		return
+	}
 	l.send(&messages.ExitedExecutorMessage{
-		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: m.GetFramework().GetId(),
-		ExecutorId: m.GetExecutor().GetExecutorId(), Status: new(int32(0)),
+		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: &mesosv1.FrameworkID{Value: &framework},
+		ExecutorId: e.GetExecutorId(), Status: new(int32(0)),
 	})
 }
 

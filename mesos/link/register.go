@@ -8,7 +8,6 @@ import (
 
 	"github.com/mesopool/mesopool/agent"
 	"github.com/mesopool/mesopool/mesos/convert"
-	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/task"
@@ -45,7 +44,7 @@ func (l *Link) checkpointed() []*mesosv1.Resource {
 }
 
 // sendRegistration registers a new agent, or an old one with all that it runs.
-func (l *Link) sendRegistration(ctx context.Context, _ libprocess.UPID) error {
+func (l *Link) sendRegistration(ctx context.Context) error {
 	version := &mesosv1.UUID{Value: l.version}
 	id := l.AgentID()
 	if id == "" {
@@ -75,6 +74,9 @@ func (l *Link) sendRegistration(ctx context.Context, _ libprocess.UPID) error {
 // reregisterSlave), the framework of every one of them.
 func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string) error {
 	for _, f := range roster.Frameworks {
+		if len(f.Origin) == 0 { // known by its ID only; it has no tasks here but refused ones
+			continue
+		}
 		info := &mesosv1.FrameworkInfo{}
 		if err := proto.Unmarshal(f.Origin, info); err != nil {
 			return fmt.Errorf("link: the saved description of framework %s cannot be read: %w", f.ID, err)

@@ -94,7 +94,9 @@ func dispatch(e *schedulerv1.Event, h Handler) error {
 	switch e.GetType() {
 	case schedulerv1.Event_SUBSCRIBED:
 		s := e.GetSubscribed()
-		return h.Subscribed(s.GetFrameworkId().GetValue(), s.GetMasterInfo().GetId())
+		if err := h.Subscribed(s.GetFrameworkId().GetValue(), s.GetMasterInfo().GetId()); err != nil {
+			return handlerError{err}
+		}
 	case schedulerv1.Event_OFFERS:
 		h.Offers(offers(e.GetOffers().GetOffers()))
 	case schedulerv1.Event_RESCIND:

@@ -53,7 +53,12 @@ const (
 	contentType = "application/x-protobuf"
 	// maxRecord is a guard, not a limit of the protocol.
 	maxRecord = 256 << 20
+	// answerTime is how long a master may take to answer a subscription.
+	answerTime = 30 * time.Second
 )
+
+// handlerError is what a Handler ends the client with.
+type handlerError struct{ error }
 
 // ErrRefused is why Run ends: the master does not want this framework.
 var ErrRefused = errors.New("the master refuses the subscription")
@@ -77,7 +82,9 @@ func New(cfg Config) *Client {
 		cfg.Retry = 5 * time.Second
 	}
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	transport := &http.Transport{DisableCompression: true, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
+	transport := &http.Transport{
+		DisableCompression: true, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, ResponseHeaderTimeout: answerTime,
+	}
 	return &Client{cfg: cfg, log: cfg.Log, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
 }
 
@@ -91,6 +98,9 @@ func (c *Client) Run(ctx context.Context, h Handler) error {
 		err := c.session(ctx, h)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if own := (handlerError{}); errors.As(err, &own) {
+			return own.error
 		}
 		if errors.Is(err, ErrRefused) {
 			return err
@@ -207,7 +217,6 @@ func (c *Client) read(ctx context.Context, body io.ReadCloser, calls *caller, h 
 		if err := proto.Unmarshal(record, &e); err != nil {
 			return fmt.Errorf("scheduler: an event does not parse: %w", err)
 		}
-		watchdog.Reset(silence)
 		if e.GetType() == schedulerv1.Event_SUBSCRIBED {
 			if s := e.GetSubscribed().GetHeartbeatIntervalSeconds(); s > 0 {
 				silence = time.Duration(5 * s * float64(time.Second))
@@ -217,6 +226,7 @@ func (c *Client) read(ctx context.Context, body io.ReadCloser, calls *caller, h 
 			c.setCalls(calls)
 			subscribed = true
 		}
+		watchdog.Reset(silence)
 		if err := dispatch(&e, h); err != nil {
 			return err
 		}

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mesopool/mesopool/mesos/convert"
+	"github.com/mesopool/mesopool/mesos/mesosjson"
+)
+
+// jsonWriter writes JSON by appending and sends it off in pieces, so that a
+// large cluster's state is never in memory as a whole. It puts the commas.
+type jsonWriter struct {
+	http   http.ResponseWriter
+	out    io.Writer // nil until the first piece leaves
+	zip    *gzip.Writer
+	gzip   bool // the other side takes it
+	buf    []byte
+	last   byte // of what has left
+	failed error
+}
+
+const (
+	jsonPiece = 64 << 10
+	gzipFrom  = 1024 // smaller bodies are not worth it (libprocess, encoder.hpp)
+)
+
+func newJSONWriter(w http.ResponseWriter, r *http.Request) *jsonWriter {
+	return &jsonWriter{http: w, gzip: acceptsGzip(r), buf: make([]byte, 0, 4096)}
+}
+
+func acceptsGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		name, q, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if name == "gzip" && strings.ReplaceAll(q, " ", "") != "q=0" {
+			return true
+		}
+	}
+	return false
+}
+
+// comma puts one unless something has just begun.
+func (j *jsonWriter) comma() {
+	last := j.last
+	if n := len(j.buf); n > 0 {
+		last = j.buf[n-1]
+	}
+	switch last {
+	case '{', '[', ':', '(', 0:
+	default:
+		j.buf = append(j.buf, ',')
+	}
+}
+
+func (j *jsonWriter) key(name string) {
+	j.comma()
+	j.buf = append(mesosjson.AppendString(j.buf, name), ':')
+}
+
+// object writes an object whose members f writes.
+func (j *jsonWriter) object(f func()) {
+	j.comma()
+	j.buf = append(j.buf, '{')
+	f()
+	j.buf = append(j.buf, '}')
+	j.room()
+}
+
+// array writes an array whose elements f writes.
+func (j *jsonWriter) array(f func()) {
+	j.comma()
+	j.buf = append(j.buf, '[')
+	f()
+	j.buf = append(j.buf, ']')
+}
+
+func (j *jsonWriter) text(s string) {
+	j.comma()
+	j.buf = mesosjson.AppendString(j.buf, s)
+}
+
+func (j *jsonWriter) member(name, s string) {
+	j.key(name)
+	j.buf = mesosjson.AppendString(j.buf, s)
+}
+
+func (j *jsonWriter) float(name string, x float64) {
+	j.key(name)
+	j.buf = mesosjson.AppendFloat(j.buf, x)
+}
+
+func (j *jsonWriter) time(name string, t time.Time) { j.float(name, convert.Seconds(t)) }
+
+func (j *jsonWriter) int(name string, n int64) {
+	j.key(name)
+	j.buf = strconv.AppendInt(j.buf, n, 10)
+}
+
+func (j *jsonWriter) bool(name string, v bool) {
+	j.key(name)
+	j.buf = strconv.AppendBool(j.buf, v)
+}
+
+func (j *jsonWriter) message(name string, m proto.Message) {
+	j.key(name)
+	j.buf = mesosjson.Append(j.buf, m)
+}
+
+// element appends a message to an array.
+func (j *jsonWriter) element(m proto.Message) {
+	j.comma()
+	j.buf = mesosjson.Append(j.buf, m)
+}
+
+func (j *jsonWriter) texts(name string, list []string) {
+	j.key(name)
+	j.array(func() {
+		for _, s := range list {
+			j.text(s)
+		}
+	})
+}
+
+// room sends off what has come together.
+func (j *jsonWriter) room() {
+	if len(j.buf) < jsonPiece {
+		return
+	}
+	if j.out == nil {
+		j.open()
+	}
+	j.send()
+}
+
+func (j *jsonWriter) open() {
+	j.out = j.http
+	if !j.gzip {
+		return
+	}
+	h := j.http.Header()
+	h.Set("Content-Encoding", "gzip")
+	h.Add("Vary", "Accept-Encoding")
+	j.zip, _ = gzip.NewWriterLevel(j.http, gzip.BestSpeed) // the level exists
+	j.out = j.zip
+}
+
+func (j *jsonWriter) send() {
+	if j.failed == nil {
+		_, j.failed = j.out.Write(j.buf)
+	}
+	if n := len(j.buf); n > 0 {
+		j.last = j.buf[n-1]
+	}
+	j.buf = j.buf[:0]
+}
+
+// close sends the rest.
+func (j *jsonWriter) close() {
+	if j.out == nil && (len(j.buf) < gzipFrom || !j.gzip) {
+		j.http.Header().Set("Content-Length", strconv.Itoa(len(j.buf)))
+		j.gzip = false
+	}
+	if j.out == nil {
+		j.open()
+	}
+	j.send()
+	if j.zip != nil && j.failed == nil {
+		j.failed = j.zip.Close()
+	}
+}

@@ -1,0 +1,594 @@
+package server
+
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/convert"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// The older endpoints' JSON. Names and shapes are those of
+// master/readonly_handler.cpp and common/http.cpp.
+
+func (s *Server) writeState(j *jsonWriter, q *query) {
+	snap := q.snap
+	j.object(func() {
+		s.writeSelf(j, snap)
+		j.key("slaves")
+		j.array(func() { s.writeAgents(j, q, false) })
+		s.writeRecovered(j, snap)
+		writeFrameworks(j, q)
+		j.key("orphan_tasks")
+		j.array(func() {})
+		j.key("unregistered_frameworks")
+		j.array(func() {})
+	})
+}
+
+func (s *Server) writeSelf(j *jsonWriter, snap *master.Snapshot) {
+	j.member("version", s.cfg.Version)
+	s.writeBuild(j)
+	j.time("start_time", s.started)
+	j.time("elected_time", s.started)
+	j.member("id", s.cfg.ID)
+	j.member("pid", s.self.GetPid())
+	j.member("hostname", s.self.GetHostname())
+	j.texts("capabilities", []string{"AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"})
+	active := 0
+	for i := range snap.Agents {
+		if snap.Agents[i].Connected {
+			active++
+		}
+	}
+	j.float("activated_slaves", float64(active))
+	j.float("deactivated_slaves", float64(len(snap.Agents)-active))
+	j.float("unreachable_slaves", float64(snap.Unreachable))
+	if s.cfg.Cluster != "" {
+		j.member("cluster", s.cfg.Cluster)
+	}
+	j.member("leader", s.self.GetPid())
+	j.key("leader_info")
+	j.object(func() {
+		j.member("id", s.cfg.ID)
+		j.member("pid", s.self.GetPid())
+		j.int("port", int64(s.self.GetPort()))
+		j.member("hostname", s.self.GetHostname())
+	})
+	s.writeFlags(j)
+}
+
+func (s *Server) writeBuild(j *jsonWriter) {
+	b := s.cfg.Build
+	if b.SHA != "" {
+		j.member("git_sha", b.SHA)
+	}
+	if b.Branch != "" {
+		j.member("git_branch", b.Branch)
+	}
+	if b.Tag != "" {
+		j.member("git_tag", b.Tag)
+	}
+	j.member("build_date", b.Date.UTC().Format("2006-01-02 15:04:05 MST"))
+	j.time("build_time", b.Date)
+	j.member("build_user", b.User)
+}
+
+func (s *Server) writeVersion(j *jsonWriter, _ *query) {
+	j.object(func() {
+		s.writeBuild(j)
+		j.member("version", s.cfg.Version)
+	})
+}
+
+func (s *Server) writeFlags(j *jsonWriter) {
+	j.key("flags")
+	j.object(func() {
+		for _, f := range s.flags() {
+			j.member(f.GetName(), f.GetValue())
+		}
+	})
+}
+
+func (s *Server) writeFlagsOnly(j *jsonWriter, _ *query) { j.object(func() { s.writeFlags(j) }) }
+
+// scalarNames are always printed.
+var scalarNames = []string{"disk", "mem", "gpus", "cpus"}
+
+// writeAmounts prints sums by name: reservations and other marks aside.
+func writeAmounts(j *jsonWriter, name string, r resources.Resources) {
+	j.key(name)
+	j.object(func() {
+		for _, n := range scalarNames {
+			j.float(n, r.Amount(n).Float())
+		}
+		for _, x := range r.Scalars() {
+			if !slices.Contains(scalarNames, x.Name) {
+				j.float(x.Name, x.Amount.Float())
+			}
+		}
+		writeOthers(j, r)
+	})
+}
+
+func writeOthers(j *jsonWriter, r resources.Resources) {
+	ranges, sets := map[string]resources.Ranges{}, map[string][]string{}
+	for i := range r {
+		switch r[i].Kind {
+		case resources.KindRanges:
+			ranges[r[i].Name] = ranges[r[i].Name].Union(r[i].Ranges)
+		case resources.KindSet:
+			sets[r[i].Name] = append(sets[r[i].Name], r[i].Set...)
+		}
+	}
+	for _, n := range sortedKeys(ranges) {
+		j.member(n, ranges[n].String())
+	}
+	for _, n := range sortedKeys(sets) {
+		j.member(n, "{"+strings.Join(sets[n], ", ")+"}")
+	}
+}
+
+func reservedTo(r resources.Resources) map[string]resources.Resources {
+	out := map[string]resources.Resources{}
+	for i := range r {
+		if role := r[i].ReservedTo(); len(r[i].Reservations) > 0 {
+			out[role] = append(out[role], r[i])
+		}
+	}
+	return out
+}
+
+func (s *Server) writeAgents(j *jsonWriter, q *query, full bool) {
+	for i := range q.snap.Agents {
+		a := &q.snap.Agents[i]
+		if q.agent != "" && q.agent != a.ID {
+			continue
+		}
+		j.object(func() { s.writeAgent(j, a, full) })
+	}
+}
+
+func (s *Server) writeAgent(j *jsonWriter, a *master.AgentView, full bool) {
+	s.writeAgentInfo(j, &a.AgentInfo)
+	j.member("pid", a.PID)
+	j.time("registered_time", a.Registered)
+	if !a.Reregister.IsZero() {
+		j.time("reregistered_time", a.Reregister)
+	}
+	writeAmounts(j, "resources", a.Resources)
+	writeAmounts(j, "used_resources", a.Used)
+	writeAmounts(j, "offered_resources", a.Offered)
+	reserved := reservedTo(a.Resources)
+	j.key("reserved_resources")
+	j.object(func() {
+		for _, role := range sortedKeys(reserved) {
+			writeAmounts(j, role, reserved[role])
+		}
+	})
+	writeAmounts(j, "unreserved_resources", a.Resources.Unreserved())
+	j.bool("active", a.Connected)
+	j.bool("deactivated", false)
+	j.member("version", a.Version)
+	j.texts("capabilities", a.CapabilityNames)
+	if full {
+		writeFull(j, a, reserved)
+	}
+}
+
+func writeFull(j *jsonWriter, a *master.AgentView, reserved map[string]resources.Resources) {
+	j.key("reserved_resources_full")
+	j.object(func() {
+		for _, role := range sortedKeys(reserved) {
+			writeResources(j, role, reserved[role])
+		}
+	})
+	writeResources(j, "unreserved_resources_full", a.Resources.Unreserved())
+	writeResources(j, "used_resources_full", a.Used)
+	writeResources(j, "offered_resources_full", a.Offered)
+}
+
+func writeResources(j *jsonWriter, name string, list resources.Resources) {
+	j.key(name)
+	j.array(func() {
+		for _, r := range convert.ResourcesTo(list, convert.Both) {
+			j.element(r)
+		}
+	})
+}
+
+func (s *Server) writeAgentInfo(j *jsonWriter, a *master.AgentInfo) {
+	j.member("id", a.ID)
+	j.member("hostname", a.Hostname)
+	j.int("port", int64(a.Port))
+	j.key("attributes")
+	j.object(func() {
+		for _, x := range s.registry.agent(a.ID).attributes {
+			writeAttribute(j, x)
+		}
+	})
+}
+
+func writeAttribute(j *jsonWriter, a *mesosv1.Attribute) {
+	switch a.GetType() {
+	case mesosv1.Value_SCALAR:
+		j.float(a.GetName(), a.GetScalar().GetValue())
+	case mesosv1.Value_RANGES:
+		var list resources.Ranges
+		for _, r := range a.GetRanges().GetRange() {
+			list = append(list, resources.Range{Begin: r.GetBegin(), End: r.GetEnd()})
+		}
+		j.member(a.GetName(), list.String())
+	case mesosv1.Value_SET:
+		j.member(a.GetName(), "{"+strings.Join(a.GetSet().GetItem(), ", ")+"}")
+	default:
+		j.member(a.GetName(), a.GetText().GetValue())
+	}
+}
+
+func (s *Server) writeRecovered(j *jsonWriter, snap *master.Snapshot) {
+	j.key("recovered_slaves")
+	j.array(func() {
+		for i := range snap.Recovered {
+			j.object(func() { s.writeAgentInfo(j, &snap.Recovered[i]) })
+		}
+	})
+}
+
+func (s *Server) writeSlaves(j *jsonWriter, q *query) {
+	j.object(func() {
+		j.key("slaves")
+		j.array(func() { s.writeAgents(j, q, true) })
+		s.writeRecovered(j, q.snap)
+	})
+}
+
+func (s *Server) writeFrameworksOnly(j *jsonWriter, q *query) {
+	j.object(func() {
+		writeFrameworks(j, q)
+		j.key("unregistered_frameworks")
+		j.array(func() {})
+	})
+}
+
+func writeFrameworks(j *jsonWriter, q *query) {
+	for _, x := range []struct {
+		name string
+		list []master.FrameworkView
+	}{{"frameworks", q.snap.Frameworks}, {"completed_frameworks", q.snap.Completed}} {
+		j.key(x.name)
+		j.array(func() {
+			for i := range x.list {
+				if q.framework == "" || q.framework == x.list[i].ID {
+					j.object(func() { writeFramework(j, &x.list[i]) })
+				}
+			}
+		})
+	}
+}
+
+func usedBy(f *master.FrameworkView) resources.Resources {
+	var used resources.Resources
+	for _, t := range f.Tasks {
+		if !t.State.Terminal() {
+			used = used.Add(t.Resources...)
+		}
+	}
+	return used
+}
+
+func offeredTo(f *master.FrameworkView) resources.Resources {
+	var offered resources.Resources
+	for _, o := range f.Offers {
+		offered = offered.Add(o.Resources...)
+	}
+	return offered
+}
+
+func writeFrameworkSummary(j *jsonWriter, f *master.FrameworkView, used, offered resources.Resources) {
+	j.member("id", f.ID)
+	j.member("name", f.Name)
+	writeAmounts(j, "used_resources", used)
+	writeAmounts(j, "offered_resources", offered)
+	info := originOf(f)
+	j.key("capabilities")
+	j.array(func() {
+		for _, c := range info.GetCapabilities() {
+			j.text(c.GetType().String())
+		}
+	})
+	j.member("hostname", f.Hostname)
+	j.member("webui_url", f.WebUI)
+	j.bool("active", f.Connected)
+	j.bool("connected", f.Connected)
+	j.bool("recovered", f.Recovered)
+}
+
+func originOf(f *master.FrameworkView) *mesosv1.FrameworkInfo {
+	info, err := frameworkMessage(&f.FrameworkInfo)
+	if err != nil {
+		return &mesosv1.FrameworkInfo{}
+	}
+	return info
+}
+
+func writeFramework(j *jsonWriter, f *master.FrameworkView) {
+	used, offered := usedBy(f), offeredTo(f)
+	writeFrameworkSummary(j, f, used, offered)
+	j.member("user", f.User)
+	j.float("failover_timeout", f.FailoverTimeout.Seconds())
+	j.bool("checkpoint", f.Checkpoint)
+	j.time("registered_time", f.Registered)
+	j.time("unregistered_time", f.Removed)
+	if f.Principal != "" {
+		j.member("principal", f.Principal)
+	}
+	writeAmounts(j, "resources", used.Add(offered...))
+	if f.Capabilities.MultiRole {
+		j.texts("roles", f.Roles)
+	} else if len(f.Roles) > 0 {
+		j.member("role", f.Roles[0])
+	}
+	writeTasks(j, "tasks", f.Tasks)
+	writeTasks(j, "unreachable_tasks", f.Unreachable)
+	writeTasks(j, "completed_tasks", f.Done)
+	writeOffers(j, f)
+	j.key("executors")
+	j.array(func() {})
+	if !f.Reregister.IsZero() {
+		j.time("reregistered_time", f.Reregister)
+	}
+	if info := originOf(f); info.Labels != nil {
+		writeLabels(j, info.Labels)
+	}
+	j.key("offer_constraints")
+	j.object(func() {})
+}
+
+func writeLabels(j *jsonWriter, l *mesosv1.Labels) {
+	j.key("labels")
+	j.array(func() {
+		for _, x := range l.Labels {
+			j.element(x)
+		}
+	})
+}
+
+func writeOffers(j *jsonWriter, f *master.FrameworkView) {
+	j.key("offers")
+	j.array(func() {
+		for _, o := range f.Offers {
+			j.object(func() {
+				j.member("id", o.ID)
+				j.member("framework_id", o.Framework)
+				j.message("allocation_info", &mesosv1.Resource_AllocationInfo{Role: &o.Role})
+				j.member("slave_id", o.Agent)
+				writeAmounts(j, "resources", o.Resources)
+			})
+		}
+	})
+}
+
+func writeTasks(j *jsonWriter, name string, list []*master.Task) {
+	j.key(name)
+	j.array(func() {
+		for _, t := range list {
+			j.object(func() { writeTask(j, t) })
+		}
+	})
+}
+
+func writeTask(j *jsonWriter, t *master.Task) {
+	j.member("id", t.Key.ID)
+	j.member("name", t.Name)
+	j.member("framework_id", t.Key.Framework)
+	j.member("executor_id", t.Executor)
+	j.member("slave_id", t.Agent)
+	j.member("state", t.State.String())
+	writeAmounts(j, "resources", t.Resources)
+	if t.Role != "" {
+		j.member("role", t.Role)
+	}
+	j.key("statuses")
+	j.array(func() {
+		for i := range t.Statuses {
+			j.object(func() { writeStatus(j, &t.Statuses[i]) })
+		}
+	})
+	writeOrigin(j, t)
+}
+
+func writeStatus(j *jsonWriter, st *master.Status) {
+	j.member("state", st.State.String())
+	j.time("timestamp", st.Time)
+	said := &mesosv1.TaskStatus{}
+	if proto.Unmarshal(st.Wire, said) != nil {
+		return
+	}
+	if said.Labels != nil {
+		writeLabels(j, said.Labels)
+	}
+	if c := said.ContainerStatus; c != nil {
+		j.message("container_status", &mesosv1.ContainerStatus{ContainerId: c.ContainerId, NetworkInfos: c.NetworkInfos, CgroupInfo: c.CgroupInfo})
+	}
+	if said.Healthy != nil {
+		j.bool("healthy", said.GetHealthy())
+	}
+}
+
+// writeOrigin prints what the framework said of the task.
+func writeOrigin(j *jsonWriter, t *master.Task) {
+	m, err := taskMessage(t)
+	if err != nil {
+		return
+	}
+	if m.Limits != nil {
+		j.key("limits")
+		j.object(func() {
+			for _, n := range sortedKeys(m.Limits) {
+				j.float(n, m.Limits[n].GetValue())
+			}
+		})
+	}
+	if m.User != nil {
+		j.member("user", m.GetUser())
+	}
+	if m.Labels != nil {
+		writeLabels(j, m.Labels)
+	}
+	if m.Discovery != nil {
+		j.message("discovery", m.Discovery)
+	}
+	if m.Container != nil {
+		j.message("container", m.Container)
+	}
+	if m.HealthCheck != nil {
+		j.message("health_check", m.HealthCheck)
+	}
+}
+
+// taskMessage is the task as Mesos keeps one: what the framework or the agent
+// said of it, and where it stands (common/protobuf_utils.cpp, createTask).
+func taskMessage(t *master.Task) (*mesosv1.Task, error) {
+	out := &mesosv1.Task{}
+	if t.Reported {
+		if err := proto.Unmarshal(t.Origin, out); err != nil {
+			return nil, err
+		}
+	} else {
+		info := &mesosv1.TaskInfo{}
+		if err := proto.Unmarshal(t.Origin, info); err != nil {
+			return nil, err
+		}
+		out.Labels, out.Discovery, out.Container, out.HealthCheck = info.Labels, info.Discovery, info.Container, info.HealthCheck
+		out.KillPolicy, out.Limits = info.KillPolicy, info.Limits
+		if info.Command != nil {
+			out.User = info.Command.User
+		}
+	}
+	return out, nil
+}
+
+func (s *Server) writeTaskList(j *jsonWriter, q *query) {
+	all := q.tasks()
+	j.object(func() { writeTasks(j, "tasks", all) })
+}
+
+// tallyStates are the states that summaries count.
+var tallyStates = []task.State{
+	task.Staging, task.Starting, task.Running, task.Killing, task.Finished, task.Killed, task.Failed, task.Lost,
+	task.Error, task.Dropped, task.Unreachable, task.Gone, task.GoneByOperator, task.Unknown,
+}
+
+// summary counts tasks by state and by what they have in common.
+type summary struct {
+	states map[task.State]int
+	others map[string]bool // agents of a framework, or frameworks of an agent
+}
+
+func (m summaries) of(id string) *summary {
+	if m[id] == nil {
+		m[id] = &summary{map[task.State]int{}, map[string]bool{}}
+	}
+	return m[id]
+}
+
+type summaries map[string]*summary
+
+func (m summaries) add(id, other string, s task.State) {
+	x := m.of(id)
+	x.states[s]++
+	x.others[other] = true
+}
+
+func summarize(snap *master.Snapshot) (agents, frameworks summaries) {
+	agents, frameworks = summaries{}, summaries{}
+	for i := range snap.Frameworks {
+		f := &snap.Frameworks[i]
+		for _, list := range [][]*master.Task{f.Tasks, f.Unreachable, f.Done} {
+			for _, t := range list {
+				agents.add(t.Agent, f.ID, t.State)
+				frameworks.add(f.ID, t.Agent, t.State)
+			}
+		}
+	}
+	return agents, frameworks
+}
+
+func writeSummary(j *jsonWriter, x *summary, others string) {
+	for _, st := range tallyStates {
+		j.int(st.String(), int64(x.states[st]))
+	}
+	j.texts(others, sortedKeys(x.others))
+}
+
+func (s *Server) writeStateSummary(j *jsonWriter, q *query) {
+	agents, frameworks := summarize(q.snap)
+	j.object(func() {
+		j.member("hostname", s.self.GetHostname())
+		if s.cfg.Cluster != "" {
+			j.member("cluster", s.cfg.Cluster)
+		}
+		j.key("slaves")
+		j.array(func() {
+			for i := range q.snap.Agents {
+				a := &q.snap.Agents[i]
+				j.object(func() {
+					s.writeAgent(j, a, false)
+					writeSummary(j, agents.of(a.ID), "framework_ids")
+				})
+			}
+		})
+		j.key("frameworks")
+		j.array(func() {
+			for i := range q.snap.Frameworks {
+				f := &q.snap.Frameworks[i]
+				j.object(func() {
+					writeFrameworkSummary(j, f, usedBy(f), offeredTo(f))
+					writeSummary(j, frameworks.of(f.ID), "slave_ids")
+				})
+			}
+		})
+	})
+}
+
+func (s *Server) writeRoles(j *jsonWriter, q *query) {
+	j.object(func() {
+		j.key("roles")
+		j.array(func() {
+			for i := range q.snap.Roles {
+				j.object(func() { writeRole(j, q.snap, &q.snap.Roles[i]) })
+			}
+		})
+	})
+}
+
+func writeRole(j *jsonWriter, snap *master.Snapshot, r *master.RoleView) {
+	var offered, used resources.Resources
+	for i := range snap.Agents {
+		inRole := func(x *resources.Resource) bool { return x.Role == r.Name }
+		offered = offered.Add(snap.Agents[i].Offered.Filter(inRole)...)
+		used = used.Add(snap.Agents[i].Used.Filter(inRole)...)
+	}
+	j.member("name", r.Name)
+	j.float("weight", r.Weight)
+	j.texts("frameworks", r.Frameworks)
+	writeAmounts(j, "resources", used.Add(offered...))
+	writeAmounts(j, "allocated", used)
+	writeAmounts(j, "offered", offered)
+	writeAmounts(j, "reserved", nil)
+	j.key("quota")
+	j.object(func() {
+		j.member("role", r.Name)
+		writeAmounts(j, "consumed", used)
+		j.key("guarantee")
+		j.object(func() {})
+		j.key("limit")
+		j.object(func() {})
+	})
+}
