@@ -184,15 +184,15 @@ func (Withdraw) effect()      {}
 
 // Record is what must survive a restart of the agent.
 type Record struct {
-	Spec      task.Spec `json:"-"` // kept under a key of its own: it never changes
+	Spec      task.Spec
 	Name      string
-	Stop      bool           `json:",omitempty"` // the master wants the task's end
-	Silent    bool           `json:",omitempty"` // its framework is gone: no updates
-	Grace     *time.Duration `json:",omitempty"`
-	Tried     bool           `json:",omitempty"` // a launch may have reached the provider
+	Stop      bool // the master wants the task's end
+	Silent    bool // its framework is gone: no updates
+	Grace     *time.Duration
+	Tried     bool // a launch may have reached the provider
 	State     task.State
 	Container provider.Container
-	Pending   []task.Status `json:",omitempty"` // not acknowledged, oldest first
-	History   []task.Status `json:",omitempty"` // the last status of each state, oldest first
+	Pending   []task.Status // not acknowledged, oldest first: the end of the history
+	History   []task.Status // the last status of each state, oldest first, without data
 	Since     time.Time     // when the launch was asked for
 }

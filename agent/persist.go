@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/store"
 	"github.com/mesopool/mesopool/task"
 )
@@ -23,14 +26,79 @@ const (
 
 func keyPath(k task.Key) string { return k.Framework + "/" + k.ID }
 
-// saveOps turns the effects that concern the store into its operations.
+// savedRecord is a Record on disk: what the container's labels, its state or
+// the specification tell anyway is left out, and the pending updates are the
+// last ones of the history.
+type savedRecord struct {
+	Name      string
+	Stop      bool           `json:",omitzero"`
+	Silent    bool           `json:",omitzero"`
+	Grace     *time.Duration `json:",omitzero"`
+	Tried     bool           `json:",omitzero"`
+	State     task.State
+	Since     time.Time
+	Started   time.Time             `json:",omitzero"`
+	Container *task.ContainerStatus `json:",omitzero"` // nil: none was seen
+	History   []task.Status         `json:",omitzero"`
+	Pending   int                   `json:",omitzero"`
+}
+
+func lean(r *Record) *savedRecord {
+	out := &savedRecord{
+		Name: r.Name, Stop: r.Stop, Silent: r.Silent, Grace: r.Grace, Tried: r.Tried, State: r.State, Since: r.Since,
+		History: make([]task.Status, len(r.History)), Pending: len(r.Pending),
+	}
+	if k := &r.Container; k.ID != "" {
+		out.Started = k.Started
+		out.Container = &task.ContainerStatus{ID: k.ID, Addresses: k.Addresses, Network: k.Network, Ports: k.Ports, PublishIP: k.PublishIP}
+	}
+	for i, s := range r.History {
+		s.Container = nil // the record's own, see full
+		out.History[i] = s
+	}
+	return out
+}
+
+// full is the inverse of lean. Earlier statuses get the container as it was
+// known last.
+func (s *savedRecord) full(spec task.Spec) (Record, error) {
+	r := Record{
+		Spec: spec, Name: s.Name, Stop: s.Stop, Silent: s.Silent, Grace: s.Grace, Tried: s.Tried, State: s.State, Since: s.Since, History: s.History,
+	}
+	if s.Pending > len(s.History) {
+		return r, fmt.Errorf("agent: the record of task %s has %d pending updates and a history of %d", spec.Key, s.Pending, len(s.History))
+	}
+	if c := s.Container; c != nil {
+		r.Container = provider.Container{
+			ID: c.ID, Name: s.Name, Key: spec.Key, Addresses: c.Addresses, Network: c.Network, Ports: c.Ports, PublishIP: c.PublishIP, Started: s.Started,
+		}
+	}
+	for i := range r.History {
+		r.History[i].Container = containerStatus(&row{Record: r})
+	}
+	r.Pending = slices.Clone(r.History[len(r.History)-s.Pending:])
+	return r, nil
+}
+
+// saveOps turns the effects that concern the store into its operations. Of
+// several saves of one task in a batch only the last is written: all point to
+// the same record, which by now is what the last one means.
 func saveOps(fx []Effect) ([]store.Op, error) {
 	var ops []store.Op
-	for _, e := range fx {
-		var err error
+	var err error
+	last, specs := map[task.Key]int{}, map[task.Key]bool{}
+	for i, e := range fx {
+		if s, ok := e.(Save); ok {
+			last[s.Key] = i
+			specs[s.Key] = s.Record != nil && (specs[s.Key] || s.Spec)
+		}
+	}
+	for i, e := range fx {
 		switch e := e.(type) {
 		case Save:
-			ops, err = saveTask(ops, e)
+			if last[e.Key] == i {
+				ops, err = saveTask(ops, e, specs[e.Key])
+			}
 		case SaveFramework:
 			ops, err = saveValue(ops, frameworkPrefix+e.ID, e.Framework == nil, e.Framework)
 		}
@@ -41,30 +109,18 @@ func saveOps(fx []Effect) ([]store.Op, error) {
 	return ops, nil
 }
 
-func saveTask(ops []store.Op, e Save) ([]store.Op, error) {
+func saveTask(ops []store.Op, e Save, spec bool) ([]store.Op, error) {
 	path := keyPath(e.Key)
 	if e.Record == nil {
 		return append(ops, store.Op{Key: specPrefix + path}, store.Op{Key: taskPrefix + path}), nil
 	}
-	if e.Spec {
+	if spec {
 		var err error
 		if ops, err = saveValue(ops, specPrefix+path, false, &e.Record.Spec); err != nil {
 			return nil, err
 		}
 	}
-	lean := *e.Record
-	lean.Pending = withoutData(lean.Pending)
-	return saveValue(ops, taskPrefix+path, false, &lean)
-}
-
-// withoutData: the inspect output can be had again from the backend.
-func withoutData(in []task.Status) []task.Status {
-	out := make([]task.Status, len(in))
-	for i, s := range in {
-		s.Data = nil
-		out[i] = s
-	}
-	return out
+	return saveValue(ops, taskPrefix+path, false, lean(e.Record))
 }
 
 func saveValue(ops []store.Op, key string, gone bool, value any) ([]store.Op, error) {
@@ -104,14 +160,23 @@ func loadTasks(ctx context.Context, s store.Store) ([]Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("agent: read state of %s: %w", e.Key, err)
 		}
-		var rec Record
-		if err := json.Unmarshal(state.Value, &rec); err != nil {
-			return nil, fmt.Errorf("agent: the record %s cannot be read: %w", state.Key, err)
-		}
-		if err := json.Unmarshal(e.Value, &rec.Spec); err != nil {
-			return nil, fmt.Errorf("agent: the record %s cannot be read: %w", e.Key, err)
+		rec, err := readRecord(e, state)
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, rec)
 	}
 	return out, nil
+}
+
+func readRecord(spec, state store.Entry) (Record, error) {
+	var saved savedRecord
+	if err := json.Unmarshal(state.Value, &saved); err != nil {
+		return Record{}, fmt.Errorf("agent: the record %s cannot be read: %w", state.Key, err)
+	}
+	var s task.Spec
+	if err := json.Unmarshal(spec.Value, &s); err != nil {
+		return Record{}, fmt.Errorf("agent: the record %s cannot be read: %w", spec.Key, err)
+	}
+	return saved.full(s)
 }

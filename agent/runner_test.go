@@ -207,7 +207,7 @@ func restartMidFlight(t *testing.T, s store.Store) {
 	r := run(o, m)
 	r.launch(all[:20]...)
 	for i := range 12 {
-		time.Sleep(time.Duration(i) * 211 * time.Millisecond)
+		time.Sleep(time.Duration(i+1) * 211 * time.Millisecond) // what came in just before a stop may be lost
 		r.stop(t)
 		r = run(o, m)
 		if i == 2 {
@@ -222,7 +222,7 @@ func restartMidFlight(t *testing.T, s store.Store) {
 	}
 	r.kill(all...)
 	for i := range 6 {
-		time.Sleep(time.Duration(i) * 173 * time.Millisecond)
+		time.Sleep(time.Duration(i+1) * 173 * time.Millisecond)
 		r.stop(t)
 		r = run(o, m)
 		r.kill(all...)

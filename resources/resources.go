@@ -23,36 +23,36 @@ type Label struct {
 
 // Reservation is one layer of a reservation stack.
 type Reservation struct {
-	Dynamic   bool
-	Role      string
-	Principal string
-	Labels    []Label
+	Dynamic   bool    `json:",omitzero"`
+	Role      string  `json:",omitzero"`
+	Principal string  `json:",omitzero"`
+	Labels    []Label `json:",omitzero"`
 }
 
 // Disk marks a resource as part of a volume or of a special disk. Resources
 // with different marks are never added up.
 type Disk struct {
-	PersistenceID string // "" when no persistent volume
-	Principal     string
-	ContainerPath string
-	ReadOnly      bool
-	Source        string // canonical text of the disk's source, "" for the root disk
+	PersistenceID string `json:",omitzero"` // "" when no persistent volume
+	Principal     string `json:",omitzero"`
+	ContainerPath string `json:",omitzero"`
+	ReadOnly      bool   `json:",omitzero"`
+	Source        string `json:",omitzero"` // canonical text of the disk's source, "" for the root disk
 }
 
 // Resource is one amount with the marks that keep it apart from others.
 type Resource struct {
-	Name   string
-	Kind   Kind
-	Scalar Milli
-	Ranges Ranges
-	Set    []string // sorted, each once
+	Name   string   `json:",omitzero"`
+	Kind   Kind     `json:",omitzero"`
+	Scalar Milli    `json:",omitzero"`
+	Ranges Ranges   `json:",omitzero"`
+	Set    []string `json:",omitzero"` // sorted, each once
 
-	Reservations []Reservation // outermost first; empty: unreserved
-	Role         string        // the role it is allocated to; "" when it is not
-	Disk         *Disk
-	Provider     string
-	Revocable    bool
-	Shared       bool
+	Reservations []Reservation `json:",omitzero"` // outermost first; empty: unreserved
+	Role         string        `json:",omitzero"` // the role it is allocated to; "" when it is not
+	Disk         *Disk         `json:",omitzero"`
+	Provider     string        `json:",omitzero"`
+	Revocable    bool          `json:",omitzero"`
+	Shared       bool          `json:",omitzero"`
 }
 
 // Resources is a set of amounts in which no two could be added up. The zero

@@ -8,8 +8,8 @@ import (
 
 // Key names a task: its ID is unique within its framework.
 type Key struct {
-	Framework string
-	ID        string
+	Framework string `json:",omitzero"`
+	ID        string `json:",omitzero"`
 }
 
 // String joins the parts for logs.
@@ -24,8 +24,8 @@ type Owner struct {
 
 // Label is a name with an optional value.
 type Label struct {
-	Key   string
-	Value string
+	Key   string `json:",omitzero"`
+	Value string `json:",omitzero"`
 }
 
 // Label returns the value of the first label with the key.
@@ -40,44 +40,44 @@ func (s *Spec) Label(key string) (string, bool) {
 
 // Spec is what a task should be. Backends read it and never change it.
 type Spec struct {
-	Key       Key
-	Name      string // for people; not unique
-	Resources resources.Resources
-	Limits    resources.Scalars // cpus and mem above the request; absent names: no own limit
+	Key       Key                 `json:",omitzero"`
+	Name      string              `json:",omitzero"` // for people; not unique
+	Resources resources.Resources `json:",omitzero"`
+	Limits    resources.Scalars   `json:",omitzero"` // cpus and mem above the request; absent names: no own limit
 
-	Image     string // empty: the agent's default image, or refused
-	ForcePull bool
-	Command   Command
-	Env       []Label // in order; a later name wins
-	User      string
-	WorkDir   string
-	Hostname  string
-	TTY       bool
+	Image     string  `json:",omitzero"` // empty: the agent's default image, or refused
+	ForcePull bool    `json:",omitzero"`
+	Command   Command `json:",omitzero"`
+	Env       []Label `json:",omitzero"` // in order; a later name wins
+	User      string  `json:",omitzero"`
+	WorkDir   string  `json:",omitzero"`
+	Hostname  string  `json:",omitzero"`
+	TTY       bool    `json:",omitzero"`
 
-	Network    Network
-	Ports      []Port
-	Volumes    []Volume
-	Parameters []Label // Docker command-line flags by their long names
-	Privileged bool
+	Network    Network  `json:",omitzero"`
+	Ports      []Port   `json:",omitzero"`
+	Volumes    []Volume `json:",omitzero"`
+	Parameters []Label  `json:",omitzero"` // Docker command-line flags by their long names
+	Privileged bool     `json:",omitzero"`
 
-	Labels    []Label
-	Discovery *Discovery
-	Health    *HealthCheck
-	Fetch     []URI
+	Labels    []Label      `json:",omitzero"`
+	Discovery *Discovery   `json:",omitzero"`
+	Health    *HealthCheck `json:",omitzero"`
+	Fetch     []URI        `json:",omitzero"`
 
-	KillGrace     *time.Duration // nil: the agent's default
-	MaxCompletion time.Duration  // 0: no bound
+	KillGrace     *time.Duration `json:",omitzero"` // nil: the agent's default
+	MaxCompletion time.Duration  `json:",omitzero"` // 0: no bound
 
 	// Origin is the launching protocol's own message. It is opaque to all but
 	// the link that received it, which needs it to re-register the task whole.
-	Origin []byte
+	Origin []byte `json:",omitzero"`
 }
 
 // Command is what runs in the container.
 type Command struct {
-	Shell bool     // run Value with /bin/sh -c
-	Value string   // the shell line, or argv[0] override; empty: the image's own command
-	Args  []string // without Shell: arguments after the image's entrypoint (and after Value)
+	Shell bool     `json:",omitzero"` // run Value with /bin/sh -c
+	Value string   `json:",omitzero"` // the shell line, or argv[0] override; empty: the image's own command
+	Args  []string `json:",omitzero"` // without Shell: arguments after the image's entrypoint (and after Value)
 }
 
 // NetworkMode chooses how a container is connected.
@@ -95,51 +95,51 @@ const (
 
 // Network is the network a task asks for.
 type Network struct {
-	Mode    NetworkMode
-	Name    string
-	Aliases []string
+	Mode    NetworkMode `json:",omitzero"`
+	Name    string      `json:",omitzero"`
+	Aliases []string    `json:",omitzero"`
 }
 
 // Port is one port of a task. HostPort is accepted from old definitions and
 // never a conflict: every container has its own address.
 type Port struct {
-	Name      string
-	Container uint16
-	Host      uint16
-	Protocol  string // "tcp" or "udp"; empty means tcp
-	Labels    []Label
+	Name      string  `json:",omitzero"`
+	Container uint16  `json:",omitzero"`
+	Host      uint16  `json:",omitzero"`
+	Protocol  string  `json:",omitzero"` // "tcp" or "udp"; empty means tcp
+	Labels    []Label `json:",omitzero"`
 }
 
 // Volume is storage of a task. Paths of a host are refused by backends that
 // have no hosts.
 type Volume struct {
-	Container string // path in the container
-	Host      string // path on a host; refused by virtual agents
-	Name      string // a named volume of the backend
-	Driver    string
-	Options   []Label
-	ReadOnly  bool
+	Container string  `json:",omitzero"` // path in the container
+	Host      string  `json:",omitzero"` // path on a host; refused by virtual agents
+	Name      string  `json:",omitzero"` // a named volume of the backend
+	Driver    string  `json:",omitzero"`
+	Options   []Label `json:",omitzero"`
+	ReadOnly  bool    `json:",omitzero"`
 }
 
 // Discovery is how a task wants to be found (mesos.proto, DiscoveryInfo).
 type Discovery struct {
-	Name       string
-	Visibility int32
-	Ports      []Port // Container is the advertised number
+	Name       string `json:",omitzero"`
+	Visibility int32  `json:",omitzero"`
+	Ports      []Port `json:",omitzero"` // Container is the advertised number
 }
 
 // HealthCheck is a check that the agent makes (mesos.proto, HealthCheck).
 type HealthCheck struct {
-	Type     CheckType
-	Port     uint16
-	Scheme   string // http or https
-	Path     string
-	Command  Command
-	Delay    time.Duration
-	Interval time.Duration
-	Timeout  time.Duration
-	Grace    time.Duration
-	Failures uint32 // consecutive failures that end the task
+	Type     CheckType     `json:",omitzero"`
+	Port     uint16        `json:",omitzero"`
+	Scheme   string        `json:",omitzero"` // http or https
+	Path     string        `json:",omitzero"`
+	Command  Command       `json:",omitzero"`
+	Delay    time.Duration `json:",omitzero"`
+	Interval time.Duration `json:",omitzero"`
+	Timeout  time.Duration `json:",omitzero"`
+	Grace    time.Duration `json:",omitzero"`
+	Failures uint32        `json:",omitzero"` // consecutive failures that end the task
 }
 
 // CheckType is the kind of a health check.
@@ -154,9 +154,9 @@ const (
 
 // URI is a file to have in the sandbox before the start.
 type URI struct {
-	Value      string
-	Output     string
-	Executable bool
-	Extract    bool
-	Cache      bool
+	Value      string `json:",omitzero"`
+	Output     string `json:",omitzero"`
+	Executable bool   `json:",omitzero"`
+	Extract    bool   `json:",omitzero"`
+	Cache      bool   `json:",omitzero"`
 }

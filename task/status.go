@@ -1,7 +1,9 @@
 package task
 
 import (
+	"bytes"
 	"encoding/hex"
+	"fmt"
 	"time"
 )
 
@@ -19,6 +21,18 @@ func (u UUID) String() string {
 	hex.Encode(b[24:36], u[10:16])
 	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
 	return string(b)
+}
+
+// MarshalText is String, for records and logs.
+func (u UUID) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (u *UUID) UnmarshalText(text []byte) error {
+	n, err := hex.Decode(u[:], bytes.ReplaceAll(text, []byte("-"), nil))
+	if err != nil || n != len(u) {
+		return fmt.Errorf("task: %q is no UUID", text)
+	}
+	return nil
 }
 
 // IsZero reports whether there is no UUID.
@@ -59,26 +73,26 @@ const (
 
 // Status is one report about a task.
 type Status struct {
-	State   State
-	Source  Source
-	Reason  Reason
-	Message string    // for people; may be empty
-	Time    time.Time // when the state was seen
-	UUID    UUID      // zero when no acknowledgement is wanted
-	Healthy *bool     // nil when there is no health check or no result yet
+	State   State     `json:",omitzero"`
+	Source  Source    `json:",omitzero"`
+	Reason  Reason    `json:",omitzero"`
+	Message string    `json:",omitzero"` // for people; may be empty
+	Time    time.Time `json:",omitzero"` // when the state was seen
+	UUID    UUID      `json:",omitzero"` // zero when no acknowledgement is wanted
+	Healthy *bool     `json:",omitzero"` // nil when there is no health check or no result yet
 
 	// Container is the container behind the task, nil while there is none.
-	Container *ContainerStatus
+	Container *ContainerStatus `json:",omitzero"`
 
 	// Data is free-form; Docker agents put the inspect JSON (an array) here.
-	Data []byte
+	Data []byte `json:",omitzero"`
 }
 
 // ContainerStatus is what a status says about the task's container.
 type ContainerStatus struct {
-	ID        string
-	Addresses []string // IPv4 or IPv6, the first is the one to use
-	Network   string   // name of the network of the addresses
-	Ports     []Port   // how the task's ports can be reached (HostPort 0: as they are)
-	PublishIP string   // host address of published ports, "" when none is published
+	ID        string   `json:",omitzero"`
+	Addresses []string `json:",omitzero"` // IPv4 or IPv6, the first is the one to use
+	Network   string   `json:",omitzero"` // name of the network of the addresses
+	Ports     []Port   `json:",omitzero"` // how the task's ports can be reached (HostPort 0: as they are)
+	PublishIP string   `json:",omitzero"` // host address of published ports, "" when none is published
 }
