@@ -44,7 +44,7 @@ func (p Policy) backoff(failures int) time.Duration {
 // Queue holds the released containers. The zero value is empty.
 type Queue struct {
 	items map[string]*item
-	order []*item // by end, oldest first
+	order []*item // by end, oldest first; those that are gone leave when they come first
 	busy  int
 }
 
@@ -54,6 +54,7 @@ type item struct {
 	retryAt  time.Time
 	failures int
 	removing bool
+	gone     bool
 }
 
 // Release puts a container on the list: its end has been acknowledged. Saying
@@ -79,16 +80,15 @@ func byEnd(a, b *item) int {
 // being removed until Removed or Retry is said of them.
 func (q *Queue) Due(p Policy, now time.Time) []string {
 	var out []string
-	excess := 0
-	if p.MaxKept > 0 {
-		excess = len(q.order) - p.MaxKept
-	}
-	for i, it := range q.order {
+	excess := q.excess(p)
+	for _, it := range q.order {
 		if q.busy >= p.batch() {
 			break
 		}
-		tooMany := i < excess
-		if !tooMany && it.ended.Add(p.Keep).After(now) {
+		if it.gone {
+			continue
+		}
+		if excess--; excess < 0 && it.ended.Add(p.Keep).After(now) {
 			break
 		}
 		if it.removing || it.retryAt.After(now) {
@@ -108,12 +108,17 @@ func (q *Queue) Next(p Policy) time.Time {
 		return time.Time{}
 	}
 	var next time.Time
-	for i, it := range q.order {
+	excess := q.excess(p)
+	for _, it := range q.order {
+		if it.gone {
+			continue
+		}
+		excess--
 		if it.removing {
 			continue
 		}
 		at := it.ended.Add(p.Keep)
-		if p.MaxKept > 0 && i < len(q.order)-p.MaxKept {
+		if excess >= 0 {
 			at = it.ended
 		}
 		if it.retryAt.After(at) {
@@ -137,10 +142,19 @@ func (q *Queue) Removed(id string) {
 	}
 	q.settle(it)
 	delete(q.items, id)
-	i, found := slices.BinarySearchFunc(q.order, it, byEnd)
-	if found {
-		q.order = slices.Delete(q.order, i, i+1)
+	it.gone = true
+	for len(q.order) > 0 && q.order[0].gone {
+		q.order[0] = nil
+		q.order = q.order[1:]
 	}
+}
+
+// excess is how many are kept beyond the bound.
+func (q *Queue) excess(p Policy) int {
+	if p.MaxKept <= 0 {
+		return 0
+	}
+	return len(q.items) - p.MaxKept
 }
 
 // Retry says that a removal failed; it becomes due again after a back-off.
@@ -162,4 +176,4 @@ func (q *Queue) settle(it *item) {
 }
 
 // Len is how many released containers wait or are being removed.
-func (q *Queue) Len() int { return len(q.order) }
+func (q *Queue) Len() int { return len(q.items) }

@@ -68,6 +68,7 @@ func runBench(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	defer stop()
+	tuneGC()
 	report := benchReport{Provider: v.GetString("provider"), Cores: runtime.NumCPU(), Go: runtime.Version()}
 	for range max(1, v.GetInt("rounds")) {
 		var results []bench.Result

@@ -43,6 +43,7 @@ func role(use, short string, flags func(*pflag.FlagSet), run func(context.Contex
 		if err != nil {
 			return err
 		}
+		tuneGC()
 		return run(cmd.Context(), v, log)
 	}
 	return cmd
