@@ -44,8 +44,10 @@ Everything that it makes is taken away again.`,
 	f.Bool("durable", false, "memory: keep the agent's state in a file, as a real agent does")
 	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
 	f.Bool("json", false, "print JSON instead of a table")
-	pause := &cobra.Command{Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil }}
+	pause := &cobra.Command{
+		Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil },
+	}
 	cmd.AddCommand(pause)
 	return cmd
 }

@@ -53,10 +53,16 @@ func clusterView(s *master.Snapshot, name, address string, started time.Time, fi
 		})
 	}
 	v.Counts = []web.Count{
-		{Name: "agents", N: len(s.Agents)}, {Name: "unreachable", N: s.Unreachable, Bad: true}, {Name: "frameworks", N: len(s.Frameworks)},
-		{Name: "staging", N: states[task.Staging] + states[task.Starting]}, {Name: "running", N: states[task.Running]}, {Name: "killing", N: states[task.Killing]},
-		{Name: "finished", N: int(s.Count.Ended[task.Finished])}, {Name: "failed", N: int(s.Count.Ended[task.Failed]), Bad: true},
-		{Name: "killed", N: int(s.Count.Ended[task.Killed])}, {Name: "lost", N: int(s.Count.Ended[task.Lost] + s.Count.Ended[task.Gone]), Bad: true},
+		{Name: "agents", N: len(s.Agents)},
+		{Name: "unreachable", N: s.Unreachable, Bad: true},
+		{Name: "frameworks", N: len(s.Frameworks)},
+		{Name: "staging", N: states[task.Staging] + states[task.Starting]},
+		{Name: "running", N: states[task.Running]},
+		{Name: "killing", N: states[task.Killing]},
+		{Name: "finished", N: int(s.Count.Ended[task.Finished])},
+		{Name: "failed", N: int(s.Count.Ended[task.Failed]), Bad: true},
+		{Name: "killed", N: int(s.Count.Ended[task.Killed])},
+		{Name: "lost", N: int(s.Count.Ended[task.Lost] + s.Count.Ended[task.Gone]), Bad: true},
 	}
 	return v
 }
