@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	dockerct "github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -135,7 +136,7 @@ func (e *engine) foreign() string {
 func (e *engine) state(id string) string {
 	e.t.Helper()
 	c, err := e.cli.ContainerInspect(e.t.Context(), id)
-	if client.IsErrNotFound(err) {
+	if errdefs.IsNotFound(err) {
 		return "absent"
 	}
 	if err != nil {

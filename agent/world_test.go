@@ -705,10 +705,14 @@ func (w *world) cleared() {
 // Whatever the backend, the network and the operator do, and wherever the agent
 // dies: every task ends up as the master was told, once.
 func TestWorld(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		w.run(10 * time.Second)
-		t.Repeat(w.actions())
-		w.settle()
-	})
+	for i := range 10 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				w := newWorld(t)
+				w.run(10 * time.Second)
+				t.Repeat(w.actions())
+				w.settle()
+			})
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -45,7 +46,9 @@ func ReadFrame(r io.Reader) (kind byte, data []byte, err error) {
 		return 0, nil, fmt.Errorf("a frame of %d bytes is too large; the most is %d", n, mostFrame)
 	}
 	data = make([]byte, n)
-	_, err = io.ReadFull(r, data)
+	if _, err = io.ReadFull(r, data); errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	return head[0], data, err
 }
 

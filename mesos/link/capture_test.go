@@ -126,9 +126,4 @@ func checkCaptured(t *testing.T, m *messages.RunTaskMessage) {
 			t.Errorf("task %s: %v is allocated to nobody", s.Key.ID, s.Resources[i])
 		}
 	}
-	again, err := convert.Spec(f.ID, convert.TaskInfo(&s, m.Task.GetAgentId().GetValue()))
-	if err != nil {
-		t.Error(err)
-	}
-	diff(t, "the spec, written and read again", s, again)
 }
