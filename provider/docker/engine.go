@@ -249,9 +249,9 @@ func (e *Engine) fail(op, what string, err error) error {
 	return fmt.Errorf("docker: %s %s: %w", op, what, e.explain(err))
 }
 
-// notFound marks the engine's 404.
+// notFound marks the engine's 404, and what Podman says while a container goes.
 func notFound(err error) error {
-	if errdefs.IsNotFound(err) {
+	if errdefs.IsNotFound(err) || contains(err, "no such container") {
 		return fmt.Errorf("%w: %s", provider.ErrNotFound, words(err))
 	}
 	return err

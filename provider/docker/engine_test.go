@@ -386,17 +386,22 @@ func event(action, id string) map[string]any {
 	return map[string]any{"Type": "container", "Action": action, "Actor": map[string]any{"ID": id, "Attributes": labels}}
 }
 
-// TestWatchOfPodman: other words for events, and a stream that ends.
+// TestWatchOfPodman: other words for events, filters that let strangers
+// through, and a stream that ends.
 func TestWatchOfPodman(t *testing.T) {
+	theirs := ours()
+	theirs[provider.LabelAgent] = "another"
 	f := &fake{}
 	f.on("GET /info", info)
+	f.on("GET /containers/x2/json", inspected("x2", "x2", "running", theirs))
 	f.on("GET /containers/json", gives(http.StatusOK, []any{
 		map[string]any{"Id": "c1", "Names": []string{"/web-c1"}, "State": "running", "Labels": ours()},
 		map[string]any{"Id": "c0", "Names": []string{"/web-c0"}, "State": "exited", "Labels": ours()},
+		map[string]any{"Id": "x1", "Names": []string{"/x1"}, "State": "running", "Labels": theirs},
 	}))
 	f.on("GET /containers/c0/json", says(http.StatusNotFound, "no such container"))
 	f.on("GET /containers/c2/json", inspected("c2", "web-c2", "exited", ours()))
-	f.on("GET /events", streams(true, event("exec_start", "c9"), event("died", "c2"), event("remove", "c3")))
+	f.on("GET /events", streams(true, event("exec_start", "c9"), event("died", "c2"), event("start", "x2"), event("remove", "c3")))
 	var told []string
 	for ev, err := range newFake(t, f, Options{}).Watch(t.Context(), someone) {
 		switch {
@@ -409,7 +414,7 @@ func TestWatchOfPodman(t *testing.T) {
 		}
 	}
 	want := []string{
-		"c1 up t", "c0 gone ", "synced", "c2 exited t", "c3 gone t",
+		"c1 up t", "c0 gone t", "synced", "c2 exited t", "c3 gone t",
 		"docker: watch mesos/dc-1: the engine ended the stream of events",
 	}
 	if diff := cmp.Diff(want, told); diff != "" {

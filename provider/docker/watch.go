@@ -29,7 +29,7 @@ const (
 func (e *Engine) Watch(ctx context.Context, o task.Owner) iter.Seq2[provider.Event, error] {
 	return func(yield func(provider.Event, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		w := &watch{e: e, yield: yield, changes: newChanges()}
+		w := &watch{e: e, owner: o, yield: yield, changes: newChanges(), told: map[string]bool{}}
 		err := w.run(ctx, ownedBy(o), cancel)
 		if err != nil && !errors.Is(err, errLeft) {
 			yield(provider.Event{}, e.fail("watch", o.Cluster+"/"+o.Agent, err))
@@ -49,8 +49,27 @@ var errLeft = errors.New("the consumer left")
 
 type watch struct {
 	e       *Engine
+	owner   task.Owner
 	yield   func(provider.Event, error) bool
 	changes *changes
+	told    map[string]bool // the owner's containers, by ID
+}
+
+// tell yields a container, if it is the owner's: some engines (Podman) take
+// several labels of a filter as alternatives. A container that is gone may have
+// no labels any more; it is the owner's if it was before.
+func (w *watch) tell(c provider.Container) error {
+	if c.Owner != w.owner && !(c.State == provider.StateGone && w.told[c.ID]) {
+		return nil
+	}
+	c.Owner = w.owner
+	if w.told[c.ID] = true; c.State == provider.StateGone {
+		delete(w.told, c.ID)
+	}
+	if !w.yield(provider.Event{Container: c}, nil) {
+		return errLeft
+	}
+	return nil
 }
 
 // run listens first and lists then, so that no change falls between.
@@ -105,9 +124,9 @@ func (w *watch) list(ctx context.Context, own filters.Args) error {
 	for _, s := range all {
 		c := w.e.fromList(s)
 		if c.State == provider.StateExited {
-			ended = append(ended, change{id: c.ID})
-		} else if !w.yield(provider.Event{Container: c}, nil) {
-			return errLeft
+			ended = append(ended, change{id: c.ID, labels: s.Labels})
+		} else if err := w.tell(c); err != nil {
+			return err
 		}
 		if len(ended) == maxBatch {
 			if err := w.look(ctx, ended); err != nil {
@@ -147,8 +166,8 @@ func (w *watch) look(ctx context.Context, batch []change) error {
 		return err
 	}
 	for _, c := range found {
-		if !w.yield(provider.Event{Container: c}, nil) {
-			return errLeft
+		if err := w.tell(c); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -28,7 +28,7 @@ type Config struct {
 var DefaultTotal = resources.NewScalars(
 	resources.Scalar{Name: "cpus", Amount: resources.Whole(1 << 20)},
 	resources.Scalar{Name: "mem", Amount: resources.Whole(1 << 32)},
-	resources.Scalar{Name: "disk", Amount: resources.Whole(1 << 40)},
+	resources.Scalar{Name: "disk", Amount: resources.Whole(1 << 39)},
 )
 
 // Span is a duration between Min and Max, each as likely.
