@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -35,7 +36,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("MESOS_MASTER", "127.0.0.1:"+e.Getenv("MASTER_PORT"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "until": until},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "until": until, "page": page},
 	})
 }
 
@@ -78,4 +79,18 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%v never printed %q (negated: %v); last:\n%s", args[1:], args[0], neg, out)
+}
+
+// page fetches a URL and looks for texts in it: page URL text…
+func page(ts *testscript.TestScript, neg bool, args []string) {
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	for _, text := range args[1:] {
+		if strings.Contains(string(body), text) == neg {
+			ts.Fatalf("%s: %q is there: %v\n%s", args[0], text, neg, body)
+		}
+	}
 }
