@@ -298,6 +298,9 @@ func TestInvalidLaunches(t *testing.T) {
 			s := small(t)
 			x.accept.Framework = "m-0000"
 			expect(t, x.name, s.do(x.accept), x.want...)
+			if n := s.core.count.Ended; n[task.Dropped]+n[task.Error] != 1 {
+				t.Errorf("counted as ended: %v", n)
+			}
 		})
 	}
 }

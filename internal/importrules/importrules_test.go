@@ -51,17 +51,18 @@ var own = map[string][]string{
 	"gc":               {},
 	"store":            {},
 	"internal/timers":  {},
+	"internal/loop":    {},
 	"provider":         {"task", "resources"},
 	"provider/docker":  {"provider", "task", "resources"},
 	"provider/memory":  {"provider", "task", "resources"},
 	"provider/limit":   {"provider", "task", "resources"},
-	"agent":            {"task", "provider", "store", "gc", "resources", "internal/timers"},
+	"agent":            {"task", "provider", "store", "gc", "resources", "internal/timers", "internal/loop"},
 	"agent/api":        {"agent", "provider", "resources", "task"},
 	"master":           {"task", "resources", "master/drf", "internal/timers"},
 	"master/drf":       {"resources"},
-	"master/server":    {"master", "task", "resources", "store", "mesos/..."},
+	"master/server":    {"internal/loop", "master", "task", "resources", "store", "mesos/..."},
 	"marathon":         {"task", "resources", "internal/timers"},
-	"marathon/runner":  {"marathon", "task", "store"},
+	"marathon/runner":  {"internal/loop", "marathon", "task", "store"},
 	"marathon/api":     {"marathon", "marathon/runner", "task"},
 	"consul":           {"task", "store"},
 	"mesos":            {},
@@ -73,6 +74,7 @@ var own = map[string][]string{
 	"mesos/scheduler":  {"mesos/...", "task", "resources"},
 	"web":              {},
 	"cmd/mesopool":     {"internal/cli"},
+	"sim":              nil, // all cores
 	"internal/bench":   nil, // wires a whole cluster
 	"internal/cli":     nil, // wires everything
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/mesopool/mesopool/internal/loop"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/messages"
@@ -321,14 +322,14 @@ func FuzzMessage(f *testing.F) {
 		f.Add(string(m.ProtoReflect().Descriptor().FullName()), body)
 	}
 	s := &Server{log: quiet()}
-	s.inbox.init()
+	s.inbox = loop.New[any]()
 	core := master.NewCore(master.DefaultConfig())
 	f.Fuzz(func(t *testing.T, name string, body []byte) {
 		if name == "mesos.internal.AuthenticateMessage" {
 			t.Skip("it is answered over the network")
 		}
 		s.receive(libprocess.Message{From: libprocess.UPID{ID: "slave(1)", Addr: testAddr}, To: masterActor, Name: name, Body: body})
-		for _, in := range s.inbox.take() {
+		for _, in := range s.inbox.Take() {
 			core.Apply(time.Now(), in.(master.Command), nil)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mesopool/mesopool/internal/loop"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -25,7 +26,7 @@ type Server struct {
 	self    *mesosv1.MasterInfo
 	started time.Time
 
-	inbox    inbox
+	inbox    *loop.Inbox[any] // master.Command, request or func(*master.Core)
 	stopped  chan struct{}
 	registry registry
 	agents   agentTable
@@ -39,8 +40,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), stopped: make(chan struct{})}
-	s.inbox.init()
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), inbox: loop.New[any](), stopped: make(chan struct{})}
 	s.registry.init()
 	s.node = libprocess.NewNode(libprocess.Config{
 		Listener: cfg.Listener, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
@@ -67,7 +67,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.loop(ctx, core) })
+	g.Go(func() error {
+		return s.inbox.Run(ctx, core.Next, func(inputs []any) error { return s.takeAll(ctx, core, inputs) })
+	})
 	g.Go(func() error { return s.node.Run(ctx) })
 	return g.Wait()
 }
@@ -87,33 +89,6 @@ func (s *Server) recover(ctx context.Context, core *master.Core) error {
 	return s.batch(ctx, core, batch)
 }
 
-// inbox is what waits for the loop.
-type inbox struct {
-	mu     sync.Mutex
-	queue  []any // master.Command, request or func(*master.Core)
-	wakeup chan struct{}
-}
-
-func (b *inbox) init() { b.wakeup = make(chan struct{}, 1) }
-
-func (b *inbox) put(in any) {
-	b.mu.Lock()
-	b.queue = append(b.queue, in)
-	b.mu.Unlock()
-	select {
-	case b.wakeup <- struct{}{}:
-	default:
-	}
-}
-
-func (b *inbox) take() []any {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	batch := b.queue
-	b.queue = nil
-	return batch
-}
-
 // request is a command whose sender waits until it is done.
 type request struct {
 	cmd  master.Command
@@ -121,14 +96,14 @@ type request struct {
 }
 
 // put hands a command to the core. It never blocks.
-func (s *Server) put(cmd master.Command) { s.inbox.put(cmd) }
+func (s *Server) put(cmd master.Command) { s.inbox.Put(cmd) }
 
 var errStopped = errors.New("the master has stopped")
 
 // do hands a command to the core and returns when its effects have left.
 func (s *Server) do(ctx context.Context, cmd master.Command) error {
 	done := make(chan error, 1)
-	s.inbox.put(request{cmd, done})
+	s.inbox.Put(request{cmd, done})
 	select {
 	case err := <-done:
 		return err
@@ -143,7 +118,7 @@ func (s *Server) do(ctx context.Context, cmd master.Command) error {
 // nothing that is not immutable.
 func (s *Server) View(ctx context.Context, f func(*master.Core)) error {
 	done := make(chan struct{})
-	s.inbox.put(func(c *master.Core) { f(c); close(done) })
+	s.inbox.Put(func(c *master.Core) { f(c); close(done) })
 	select {
 	case <-done:
 		return nil
@@ -154,33 +129,11 @@ func (s *Server) View(ctx context.Context, f func(*master.Core)) error {
 	}
 }
 
-// loop owns the core: what has come in, then the effects, then sleep.
-func (s *Server) loop(ctx context.Context, core *master.Core) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		var tick <-chan time.Time
-		if next := core.Next(); !next.IsZero() {
-			timer.Reset(time.Until(next))
-			tick = timer.C
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.inbox.wakeup:
-		case <-tick:
-		}
-		if err := s.takeAll(ctx, core); err != nil && ctx.Err() == nil {
-			return err
-		}
-	}
-}
-
 // maxBatch bounds how long the first of a batch waits for the last.
 const maxBatch = 2048
 
-func (s *Server) takeAll(ctx context.Context, core *master.Core) error {
-	inputs := s.inbox.take()
+// takeAll applies what has come in, and whatever is due.
+func (s *Server) takeAll(ctx context.Context, core *master.Core, inputs []any) error {
 	for first := true; first || len(inputs) > 0; first = false {
 		n := min(len(inputs), maxBatch)
 		if err := s.batch(ctx, core, inputs[:n]); err != nil {
