@@ -35,8 +35,8 @@ type Provider interface {
 	// volumes. Removing what is not there succeeds.
 	Remove(ctx context.Context, id string) error
 
-	// Inspect returns one container, or ErrNotFound.
-	Inspect(ctx context.Context, id string) (Container, error)
+	// Inspect returns one container, by its ID or its name, or ErrNotFound.
+	Inspect(ctx context.Context, idOrName string) (Container, error)
 
 	// Watch yields every container of the owner, then one event with Synced,
 	// then each container again whenever it changed, until ctx ends or the

@@ -111,8 +111,11 @@ func (c *Core) Capacity(now time.Time) Answer {
 	return c.call(now, 0, func() error { return nil })
 }
 
-// Inspect asks for a container, as it is when the answer is heard.
+// Inspect asks for a container by ID or name, as it is when the answer is heard.
 func (c *Core) Inspect(now time.Time, id string) Answer {
+	if b := c.names[id]; b != nil {
+		id = formatID(b.id)
+	}
 	n, _ := parseID(id)
 	return c.call(now, n, func() error {
 		_, err := c.find(id)

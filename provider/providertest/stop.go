@@ -131,6 +131,7 @@ func testExitCodes(f *fixture) {
 
 var inspectTests = []subtest{
 	{"Inspect/Absent", testInspectAbsent},
+	{"Inspect/ByName", testInspectByName},
 	{"Inspect/Addresses", testInspectAddresses},
 	{"Context/Cancelled", testCancelled},
 }
@@ -138,6 +139,14 @@ var inspectTests = []subtest{
 func testInspectAbsent(f *fixture) {
 	_, err := f.Provider.Inspect(f.ctx, absentID)
 	f.wantErr("Inspect of what is not there", err, provider.ErrNotFound)
+}
+
+// After a lost answer the name is all that the caller knows.
+func testInspectByName(f *fixture) {
+	c := f.launch(Program{Run: true})
+	if got := f.inspect(c.Name); got.ID != c.ID {
+		f.Errorf("Inspect(%s) is %s, want %s", c.Name, got.ID, c.ID)
+	}
 }
 
 func testInspectAddresses(f *fixture) {
