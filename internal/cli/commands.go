@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
@@ -228,6 +229,7 @@ func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
 func newUp() *cobra.Command {
 	return role("up", "Run a whole cluster in one process", func(f *pflag.FlagSet) {
 		commonFlags(f)
+		f.Lookup("work-dir").Usage = "the folder for state; default: mesopool/<cluster> in your folder for state; - keeps it in memory"
 		f.String("ip", "127.0.0.1", "the address that all roles listen on")
 		f.Int("master-port", 5050, "the master's port")
 		f.Int("agent-port", 5051, "the agent's port")
@@ -255,7 +257,11 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err := upAddresses(v, m, a, s); err != nil {
 		return err
 	}
-	if err := upStores(v.GetString("work-dir"), m, a, s); err != nil {
+	dir, err := stateDir(v.GetString("work-dir"), m.cluster)
+	if err != nil {
+		return err
+	}
+	if err := upStores(dir, m, a, s); err != nil {
 		return err
 	}
 	s.master = within(m.at)
@@ -269,7 +275,7 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	g.Go(func() error { return m.run(ctx) })
 	g.Go(func() error { return a.run(ctx) })
 	g.Go(func() error { return s.run(ctx) })
-	log.Info("the cluster is up", "mesos", "http://"+s.master, "marathon", "http://"+within(s.at))
+	log.Info("the cluster is up", "mesos", "http://"+s.master, "marathon", "http://"+within(s.at), "state", cmp.Or(dir, "in memory"))
 	return g.Wait()
 }
 

@@ -120,6 +120,26 @@ func openStore(dir, role string) (store.Store, error) {
 	return store.OpenBolt(filepath.Join(dir, role+".db"))
 }
 
+// stateDir is where a cluster in one process keeps its state: the folder that
+// was named, or one of the user's own (XDG_STATE_HOME); "-" is none.
+func stateDir(named, cluster string) (string, error) {
+	switch {
+	case named == "-":
+		return "", nil
+	case named != "":
+		return named, nil
+	}
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", exit(exitUsage, "there is no home folder to keep the state in (%w); name one with --work-dir", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "mesopool", cluster), nil
+}
+
 // masterAt finds a master with a fixed address, as host:port.
 func masterAt(hostport string) (func(context.Context) (libprocess.UPID, error), error) {
 	if _, _, err := net.SplitHostPort(hostport); err != nil {
