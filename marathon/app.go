@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -46,6 +44,8 @@ type App struct {
 	KillGraceSeconds      *float64 `json:"taskKillGracePeriodSeconds,omitempty"`
 	Role                  string   `json:"role"`
 	AcceptedRoles         []string `json:"acceptedResourceRoles,omitempty"`
+
+	Deployment *DeploymentLimits `json:"deployment,omitempty"` // ours
 
 	Version     string       `json:"version,omitempty"` // set by the server
 	VersionInfo *VersionInfo `json:"versionInfo,omitempty"`
@@ -268,15 +268,12 @@ func (a *App) ConfigVersion() string {
 // instances (and what the server sets).
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
-	x.Instances, x.Version, x.VersionInfo = 0, "", nil
-	y.Instances, y.Version, y.VersionInfo = 0, "", nil
+	x.Instances, x.Version, x.VersionInfo, x.Deployment = 0, "", nil, nil
+	y.Instances, y.Version, y.VersionInfo, y.Deployment = 0, "", nil, nil
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)
 	return err1 == nil && err2 == nil && string(left) == string(right)
 }
-
-// sortedEnv returns the names of the environment in order.
-func (a *App) sortedEnv() []string { return slices.Sorted(maps.Keys(a.Env)) }
 
 // Timestamp is Marathon's form of a time: UTC, milliseconds.
 func Timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -98,6 +98,7 @@ func (a *app) settled() bool {
 // converge ends what is too much and notes what is too little, which is
 // launched when offers come. A stopped app goes with its last instance.
 func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
+	fx = c.release(a, fx)
 	if !a.blocked() {
 		for _, i := range a.surplus() {
 			fx = c.killInstance(now, i, fx)
@@ -131,7 +132,7 @@ func (a *app) surplus() []*Instance {
 	if a.stopping {
 		return append(fresh, old...)
 	}
-	return append(fresh[:max(over, 0)], a.outdated(old)...)
+	return append(a.uneven(fresh, max(over, 0)), a.outdated(old)...)
 }
 
 // members lists the wanted instances of the current and of earlier
@@ -224,16 +225,19 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 			lost[i.App]++
 		}
 	}
+	change := c.shrink(in, lost)
 	if in.Scale {
-		var err error
-		if fx, err = c.change(now, c.shrink(in, lost), fx); err != nil {
+		if err := c.mayChange(change); err != nil {
 			return fx, err
 		}
 	}
 	for _, id := range ids {
 		fx = c.killInstance(now, c.instances[id], fx)
 	}
-	return fx, nil
+	if !in.Scale {
+		return fx, nil
+	}
+	return c.change(now, change, fx) // after the kills: they are not counted any more
 }
 
 // shrink is the change that takes the lost instances off their apps.

@@ -22,6 +22,7 @@ type Config struct {
 	StagedLimit   time.Duration // no word of a launched task for so long: ask
 	ReconcileEach time.Duration // all tasks are asked about
 	ReviveEach    time.Duration // offers are asked for again while some are needed
+	OneHostAfter  time.Duration // all offers came from one host for so long: it is a virtual agent
 }
 
 // DefaultConfig has Marathon's values where it has one. NewCore takes them for
@@ -30,7 +31,7 @@ func DefaultConfig() Config {
 	return Config{
 		Role: "*", KeepVersions: 50, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
 		KillRetry: 30 * time.Second, StagedLimit: 30 * time.Second, ReconcileEach: 10 * time.Minute,
-		ReviveEach: 30 * time.Second,
+		ReviveEach: 30 * time.Second, OneHostAfter: 10 * time.Second,
 	}
 }
 
@@ -41,6 +42,7 @@ type Core struct {
 	masterID    string
 	connected   bool
 	apps        map[string]*app
+	groups      map[string]*Group    // those that have a record
 	instances   map[string]*Instance // by task ID
 	deployments []*Deployment        // oldest first
 	timers      timers.Heap[timer]
@@ -54,11 +56,13 @@ type Core struct {
 	lacking     map[string]*app // apps with fewer instances than they should have
 	queue       []*app          // the lacking ones, those that wait longest first; nil: to be sorted
 	ended       []*Deployment   // the last ones, for VersionOf
+	hosts       hosts           // where offers come from
 }
 
 type app struct {
 	def       *App
 	versions  []*App // newest first, the current one among them
+	good      *App   // the last one whose deployment succeeded, nil when there is none
 	instances map[string]*Instance
 	tally     tally         // of the instances
 	changes   []*Deployment // that touch it, oldest first
@@ -69,6 +73,9 @@ type app struct {
 	since     time.Time     // lacking instances since
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
+	gated     bool          // some instance may have yet to show that it is ready
+	ruled     *App          // the definition that rules belong to
+	rules     []rule        // its constraints
 }
 
 // Failure is how the last instance that failed ended.
@@ -87,6 +94,7 @@ type Failure struct {
 type SavedApp struct {
 	App      *App
 	Stopping bool
+	Good     string `json:",omitempty"` // the last version whose deployment succeeded
 	Versions []*App `json:"-"`
 }
 
@@ -100,6 +108,7 @@ const (
 	timerCheck
 	timerReconcile
 	timerLost
+	timerReady
 )
 
 type timer struct {
@@ -115,12 +124,13 @@ const (
 	KeyVersion    = "marathon/version/"    // + timestamp + id
 	KeyInstance   = "marathon/instance/"   // + task ID
 	KeyDeployment = "marathon/deployment/" // + id
+	KeyGroup      = "marathon/group"       // + id
 )
 
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, instances: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
 }
 
 func (c *Config) fill(d Config) {
@@ -128,6 +138,7 @@ func (c *Config) fill(d Config) {
 	c.KeepVersions = cmp.Or(c.KeepVersions, d.KeepVersions)
 	c.ReviveGap, c.ReviveEach = cmp.Or(c.ReviveGap, d.ReviveGap), cmp.Or(c.ReviveEach, d.ReviveEach)
 	c.Hold, c.KillRetry = cmp.Or(c.Hold, d.Hold), cmp.Or(c.KillRetry, d.KillRetry)
+	c.OneHostAfter = cmp.Or(c.OneHostAfter, d.OneHostAfter)
 	c.StagedLimit, c.ReconcileEach = cmp.Or(c.StagedLimit, d.StagedLimit), cmp.Or(c.ReconcileEach, d.ReconcileEach)
 }
 
@@ -142,6 +153,8 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.updated(now, in, fx), nil
 	case Checked:
 		return c.checked(now, in, fx), nil
+	case CheckedReady:
+		return c.checkedReady(in, fx), nil
 	case Tick:
 		return c.tick(now, fx), nil
 	case Subscribed:
@@ -153,6 +166,10 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.recover(now, in, fx), nil
 	case Change:
 		return c.change(now, in, fx)
+	case ChangeGroup:
+		return c.changeGroup(now, in, fx)
+	case SetEnforceRole:
+		return c.setEnforceRole(in, fx)
 	case CancelDeployment:
 		return c.cancelDeployment(now, in, fx)
 	case KillTasks:
@@ -191,6 +208,8 @@ func (c *Core) tick(now time.Time, fx []Effect) []Effect {
 			}
 		case timerLost:
 			fx = c.stillLost(now, t.id, fx)
+		case timerReady:
+			fx = c.checkReady(now, t.id, fx)
 		}
 	}
 	return fx
@@ -216,6 +235,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	c.frameworkID = in.FrameworkID
 	for _, s := range in.Apps {
 		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
+		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
 		c.changed[s.App.ID] = true
 		c.lastVersion = max(c.lastVersion, s.App.Version)
 	}
@@ -226,20 +246,27 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		}
 		c.recoverInstance(now, i)
 	}
+	for _, g := range in.Groups {
+		c.groups[g.ID] = g
+		c.lastVersion = max(c.lastVersion, g.Version)
+	}
 	c.deployments = in.Deployments
 	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
 	for _, d := range c.deployments {
 		c.link(d)
+		c.stepBegins(d)
 	}
 	return fx
 }
 
 func (c *Core) recoverInstance(now time.Time, i *Instance) {
 	i.heard = now
+	c.hosts.see(i.Host)
 	c.instances[i.TaskID] = i
 	a := c.apps[i.App]
 	a.instances[i.TaskID] = i
 	i.def = a.definition(i.Version)
+	a.gated = a.gated || i.Unready
 	switch {
 	case i.State == task.Running:
 		c.startChecks(now, i)

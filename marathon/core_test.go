@@ -138,9 +138,20 @@ func TestBounds(t *testing.T) {
 		count            int
 		minHealthy, most int
 	}{
-		{10, 1, 1, 10, 10, 20}, {10, .5, .2, 10, 5, 12}, {10, .9, 0, 10, 9, 10}, {10, 1, 0, 10, 10, 11}, {10, 1, 0, 9, 10, 10},
-		{1, 1, 0, 1, 1, 2}, {1, 0, 0, 1, 0, 1}, {1, .5, .5, 1, 1, 2}, {1, 1, 1, 1, 1, 2}, {3, .5, .5, 3, 2, 4}, {3, 0, 0, 3, 0, 3},
-		{5, .9, .2, 5, 5, 6}, {0, 1, 1, 0, 0, 1}, {7, .33, .33, 7, 3, 9},
+		{10, 1, 1, 10, 10, 20},
+		{10, .5, .2, 10, 5, 12},
+		{10, .9, 0, 10, 9, 10},
+		{10, 1, 0, 10, 10, 11},
+		{10, 1, 0, 9, 10, 10},
+		{1, 1, 0, 1, 1, 2},
+		{1, 0, 0, 1, 0, 1},
+		{1, .5, .5, 1, 1, 2},
+		{1, 1, 1, 1, 1, 2},
+		{3, .5, .5, 3, 2, 4},
+		{3, 0, 0, 3, 0, 3},
+		{5, .9, .2, 5, 5, 6},
+		{0, 1, 1, 0, 0, 1},
+		{7, .33, .33, 7, 3, 9},
 	} {
 		minHealthy, most := UpgradeStrategy{c.min, c.over}.bounds(c.n, c.count)
 		if minHealthy != c.minHealthy || most != c.most {
@@ -665,11 +676,13 @@ func TestEmptyConfigWorks(t *testing.T) {
 func TestEverythingHeals(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := &chaos{world: newWorld(rt), rt: rt}
-		c.agents["a2"] = &fakeAgent{up: true, cpus: 100000}
+		c.agents["a1"].traits = []task.Label{{Key: "rack", Value: "r"}}
+		c.agents["a2"] = &fakeAgent{up: true, cpus: 100000, traits: c.agents["a1"].traits}
 		c.health = func(string) bool { return rapid.IntRange(0, 9).Draw(rt, "well") > 0 }
+		c.ready = func(CheckReady) int { return rapid.SampledFrom([]int{200, 500}).Draw(rt, "ready") }
 		c.subscribe()
 		rt.Repeat(map[string]func(*rapid.T){
-			"put": c.change, "delete": c.remove, "restart": c.again, "kill": c.killSome, "cancel": c.cancel,
+			"put": c.change, "delete": c.remove, "restart": c.again, "kill": c.killSome, "cancel": c.cancel, "group": c.group,
 			"lose": c.loseCalls, "crash": c.restartScheduler, "disconnect": c.reconnect, "agent": c.agent, "die": c.die, "duplicate": c.duplicate,
 			"time": c.time, "work": func(rt *rapid.T) { c.deliverOne(rt) },
 		})
@@ -682,7 +695,7 @@ type chaos struct {
 	rt *rapid.T
 }
 
-var chaosApps = []string{"/a", "/b", "/c"}
+var chaosApps = []string{"/a", "/b", "/c", "/g/x"}
 
 func (c *chaos) pick(rt *rapid.T) string { return rapid.SampledFrom(chaosApps).Draw(rt, "app") }
 
@@ -691,12 +704,26 @@ func (c *chaos) change(rt *rapid.T) {
 	n := rapid.IntRange(0, 5).Draw(rt, "n")
 	more := fmt.Sprintf(`"instances":%d,"labels":{"v":"%d"}`, n, rapid.IntRange(0, 2).Draw(rt, "config"))
 	more += rapid.SampledFrom([]string{"", `,"healthChecks":[{"gracePeriodSeconds":20,"maxConsecutiveFailures":1}]`}).Draw(rt, "check")
+	more += rapid.SampledFrom([]string{"", `,"portDefinitions":[{"name":"w"}],"readinessChecks":[{"portName":"w"}]`}).Draw(rt, "readiness")
+	more += rapid.SampledFrom([]string{"", `,"constraints":[["rack","CLUSTER"]]`, `,"constraints":[["hostname","GROUP_BY"]]`}).Draw(rt, "constraint")
 	more += rapid.SampledFrom([]string{"", `,"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":0}`, `,"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0}`}).Draw(rt, "upgrade")
 	more += rapid.SampledFrom([]string{"", `,"unreachableStrategy":"disabled"`, `,"unreachableStrategy":{"inactiveAfterSeconds":30,"expungeAfterSeconds":300}`}).Draw(rt, "unreachable")
+	more += rapid.SampledFrom([]string{"", `,"deployment":{"maxRetries":1,"deadlineSeconds":40,"autoRevert":true}`, `,"deployment":{"deadlineSeconds":10}`}).Draw(rt, "limits")
 	if id == "/c" {
 		more += `,"dependencies":["/a"]`
 	}
-	in := Change{DeploymentID: "d" + c.id(), Put: []*App{define(c.t, id, more)}, Force: rapid.Bool().Draw(rt, "force"), Create: rapid.Bool().Draw(rt, "create")}
+	in := Change{DeploymentID: "d" + c.id(), Put: []*App{define(c.t, id, more)}, Force: rapid.Bool().Draw(rt, "force"), Create: rapid.Bool().Draw(rt, "create"), Live: rapid.Bool().Draw(rt, "live")}
+	c.batch(in)
+}
+
+func (c *chaos) group(rt *rapid.T) {
+	in := ChangeGroup{DeploymentID: "d" + c.id(), ID: "/g", Force: rapid.Bool().Draw(rt, "force")}
+	if text := rapid.SampledFrom([]string{
+		"", `{"id":"/g","dependencies":["/b"],"apps":[{"id":"x","cmd":"x","cpus":1,"mem":32,"instances":2}]}`, `{"id":"/g","apps":[]}`,
+		`{"id":"/g","scaleBy":0.5}`, `{"id":"/g","groups":[{"id":"h"}],"apps":[{"id":"x","cmd":"y","cpus":1,"mem":32}]}`,
+	}).Draw(rt, "group"); text != "" {
+		in.Put = readGroup(c.t, text)
+	}
 	c.batch(in)
 }
 
@@ -773,7 +800,7 @@ func (c *chaos) time(rt *rapid.T) {
 func (c *chaos) heal() {
 	clear(c.lose)
 	c.loseUpdate = 0
-	c.health = func(string) bool { return true }
+	c.health, c.ready = func(string) bool { return true }, func(CheckReady) int { return 200 }
 	c.up("a1", true)
 	c.up("a2", true)
 	if !c.connected {
@@ -782,6 +809,10 @@ func (c *chaos) heal() {
 	_, ok := c.core.Definition("/a")
 	if def, has := c.core.Definition("/c"); has && def.Instances > 0 && !ok {
 		c.batch(Change{DeploymentID: "last", Put: []*App{define(c.t, "/a", "")}, Force: true}) // what /c waits for
+	}
+	_, ok = c.core.Definition("/b")
+	if def, has := c.core.Definition("/g/x"); has && def.Instances > 0 && !ok {
+		c.batch(Change{DeploymentID: "last too", Put: []*App{define(c.t, "/b", "")}, Force: true})
 	}
 	c.run(time.Hour)
 	for _, id := range chaosApps {
@@ -794,5 +825,33 @@ func (c *chaos) heal() {
 	}
 	if len(c.core.lacking) > 0 || len(c.tasks) != len(c.core.instances) {
 		c.rt.Fatalf("lacking %v; %d tasks, %d instances", c.core.lacking, len(c.tasks), len(c.core.instances))
+	}
+}
+
+func TestTaskSpec(t *testing.T) {
+	a := mustRead(t, `{"id":"/g/web","cpus":0.5,"labels":{"my-label":"v"},"env":{"HOST":"mine","S":{"secret":"x"}},"taskKillGracePeriodSeconds":7,"user":"u",
+		"container":{"docker":{"image":"nginx","network":"BRIDGE","parameters":[{"key":"link","value":"a:b"}],"portMappings":[{"containerPort":80,"hostPort":8080,"name":"http"},{"protocol":"udp"}]}},
+		"fetch":[{"uri":"u","extract":false}]}`)
+	i := &Instance{Host: "h", Version: "v1", Ports: a.assignPorts()}
+	i.ID, i.TaskID = TaskIDOf(a.ID, "1")
+	s := a.spec(i, nil)
+	env := map[string]string{}
+	for n, e := range s.Env {
+		env[e.Key] = e.Value
+		if n > 0 && s.Env[n-1].Key >= e.Key {
+			t.Errorf("the environment is not sorted at %s", e.Key)
+		}
+	}
+	want := map[string]string{
+		"HOST": "mine", "MARATHON_APP_DOCKER_IMAGE": "nginx", "MARATHON_APP_ENFORCE_GROUP_ROLE": "false", "MARATHON_APP_ID": "/g/web", "MARATHON_APP_LABELS": "MY_LABEL",
+		"MARATHON_APP_LABEL_MY_LABEL": "v", "MARATHON_APP_RESOURCE_CPUS": "0.5", "MARATHON_APP_RESOURCE_DISK": "0.0", "MARATHON_APP_RESOURCE_GPUS": "0",
+		"MARATHON_APP_RESOURCE_MEM": "128.0", "MARATHON_APP_VERSION": "v1", "MESOS_TASK_ID": "g_web.instance-1._app.1", "PORT": "80", "PORT0": "80", "PORT1": "31001",
+		"PORTS": "80,31001", "PORT_31001": "31001", "PORT_80": "80", "PORT_HTTP": "80",
+	}
+	if diff := cmp.Diff(want, env); diff != "" {
+		t.Error(diff)
+	}
+	if s.Name != "web.g" || s.Image != "nginx" || s.Ports[0].Host != 8080 || s.Ports[1].Protocol != "udp" || *s.KillGrace != 7*time.Second || s.Fetch[0].Extract || s.Parameters[0].Key != "link" || s.User != "u" {
+		t.Errorf("%+v", s)
 	}
 }

@@ -34,7 +34,14 @@ type Deployment struct {
 	// Before is what the apps were, for a revert; nil for an app that was not.
 	Before map[string]*App `json:"before"`
 
-	at map[string][]int // the steps in which an app is
+	// Groups is what the records of groups were, nil for one that was not.
+	Groups map[string]*Group `json:"groups,omitempty"`
+
+	Since   time.Time `json:"since"`             // when the step under way began
+	Reverts bool      `json:"reverts,omitempty"` // it goes back from another one
+
+	at       map[string][]int // the steps in which an app is
+	failures map[string]int   // instances of what is being deployed that have failed, by app
 }
 
 // Apps returns the apps that the deployment changes, sorted.
@@ -53,28 +60,17 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 	if err := c.mayChange(in); err != nil {
 		return fx, err
 	}
-	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}}
+	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}, Steps: c.steps(in), Since: now, Reverts: in.reverts}
 	fx = c.supersede(now, touched(in), fx)
-	var starts, layers []Action
 	for _, def := range in.Put {
-		action, more := c.put(now, def, d, slices.Contains(in.Restart, def.ID), fx)
-		fx = more
-		if c.apps[def.ID].def.VersionInfo.LastConfigChangeAt == d.Version && d.Before[def.ID] == nil {
-			starts = append(starts, Action{ActionStart, def.ID})
-		}
-		if action != "" {
-			layers = append(layers, Action{action, def.ID})
+		fx = c.put(def, d, c.actionFor(def, &in), fx)
+		if in.Live || in.reverts {
+			c.recheck(now, c.apps[def.ID])
 		}
 		fx = append(fx, Event{Type: "api_post_event", Time: now, Body: map[string]any{"clientIp": in.ClientIP, "uri": in.URI, "appDefinition": c.apps[def.ID].def}})
 	}
-	if len(in.Delete) > 0 {
-		d.Steps = append(d.Steps, c.stopStep(in.Delete, d))
-		fx = c.stopApps(in.Delete, fx)
-	}
-	if len(starts) > 0 {
-		d.Steps = append(d.Steps, starts)
-	}
-	d.Steps = append(d.Steps, c.layered(layers)...)
+	fx = c.stopApps(in.Delete, d, fx)
+	fx = c.putGroups(in, d, fx)
 	return c.begin(now, d, fx), nil
 }
 
@@ -98,7 +94,12 @@ func (c *Core) mayChange(in Change) error {
 			return ErrExists
 		}
 	}
-	if err := c.fitsTree(in.Put); err != nil {
+	for id, version := range in.Expect {
+		if known := c.apps[id]; known == nil || known.stopping || version != "*" && version != known.def.Version {
+			return fmt.Errorf("App '%s' %w: it is not in version %s", id, ErrStale, version)
+		}
+	}
+	if err := c.fitsTree(in); err != nil {
 		return err
 	}
 	for _, id := range in.Delete {
@@ -129,66 +130,50 @@ func (c *Core) locks(ids []string) []string {
 
 // fitsTree: an app and a group cannot share an ID, and dependencies must not
 // run in a circle.
-func (c *Core) fitsTree(put []*App) error {
-	next := map[string]*App{}
-	for _, a := range put {
-		next[a.ID] = a
+func (c *Core) fitsTree(in Change) error {
+	next := c.after(in)
+	look := in.Put
+	for _, g := range in.Groups {
+		if next.app(g.ID) != nil {
+			return problem("/id", "an app and a group cannot share an ID: there is an app %s", g.ID)
+		}
+		for _, id := range next.below(g.ID) {
+			if len(g.Dependencies) > 0 && next.apps[id] == nil {
+				look = append(slices.Clip(look), next.app(id))
+			}
+		}
 	}
-	for _, a := range put {
-		if err := c.alone(a.ID, next); err != nil {
+	for _, a := range look {
+		if err := next.alone(a.ID); err != nil {
 			return err
 		}
-		if c.circular(a, next) {
+		if next.circular(a) {
 			return problem("/dependencies", "the dependencies run in a circle back to %s", a.ID)
 		}
 	}
 	return nil
 }
 
-func (c *Core) alone(id string, next map[string]*App) error {
-	if below := c.below(id); len(below) > 0 {
+func (o *outlook) alone(id string) error {
+	if below := o.below(id); len(below) > 0 {
 		return problem("/id", "an app and a group cannot share an ID: there is an app %s", below[0])
 	}
+	if o.group(id) != nil {
+		return problem("/id", "an app and a group cannot share an ID: there is a group %s", id)
+	}
 	for g := path.Dir(id); len(g) > 1; g = path.Dir(g) {
-		if c.apps[g] != nil || next[g] != nil {
+		if o.app(g) != nil || o.core.apps[g] != nil && !o.gone[g] {
 			return problem("/id", "an app and a group cannot share an ID: there is an app %s", g)
 		}
 	}
 	return nil
 }
 
-// circular says whether an app depends on itself, over others or not, once the
-// new definitions are in force.
-func (c *Core) circular(a *App, next map[string]*App) bool {
-	seen := map[string]bool{}
-	var walk func(ids []string) bool
-	walk = func(ids []string) bool {
-		for _, id := range ids {
-			if id == a.ID || strings.HasPrefix(a.ID, id+"/") {
-				return true
-			}
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-			def := next[id]
-			if known := c.apps[id]; def == nil && known != nil {
-				def = known.def
-			}
-			if def != nil && walk(def.Dependencies) || def == nil && walk(c.below(id)) {
-				return true
-			}
-		}
-		return false
-	}
-	return walk(a.Dependencies)
-}
-
 // below lists the apps of a group.
 func (c *Core) below(group string) []string {
 	var out []string
 	for id, a := range c.apps {
-		if !a.stopping && len(id) > len(group) && id[len(group)] == '/' && id[:len(group)] == group {
+		if !a.stopping && inGroup(id, group) {
 			out = append(out, id)
 		}
 	}
@@ -207,28 +192,23 @@ func (c *Core) supersede(now time.Time, ids []string, fx []Effect) []Effect {
 	return fx
 }
 
-// put makes a definition the current one and says what has to be done for it:
-// nothing, scaling, or a restart of all instances.
-func (c *Core) put(now time.Time, def *App, d *Deployment, restart bool, fx []Effect) (string, []Effect) {
+// put makes a definition the current one; the action says what it changes.
+func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect {
 	known := c.apps[def.ID]
 	next := *def
 	next.Version = d.Version
-	action := ActionRestart
-	switch {
-	case known == nil || known.stopping:
-		next.VersionInfo = &VersionInfo{LastScalingAt: d.Version, LastConfigChangeAt: d.Version}
-		action = ActionScale
-	case !restart && sameConfig(known.def, def):
-		next.VersionInfo = &VersionInfo{LastScalingAt: known.def.VersionInfo.LastScalingAt, LastConfigChangeAt: known.def.ConfigVersion()}
-		action = ""
-		if known.def.Instances != def.Instances {
-			next.VersionInfo.LastScalingAt = d.Version
-			action = ActionScale
-		}
+	next.VersionInfo = &VersionInfo{LastScalingAt: d.Version, LastConfigChangeAt: d.Version}
+	if action != ActionStart {
 		d.Before[def.ID] = known.def
-	default:
-		next.VersionInfo = &VersionInfo{LastScalingAt: d.Version, LastConfigChangeAt: d.Version}
-		d.Before[def.ID] = known.def
+	}
+	if action == ActionScale || action == "" {
+		next.VersionInfo.LastConfigChangeAt = known.def.ConfigVersion()
+	}
+	if action == ActionRestart && d.Reverts && def.VersionInfo != nil {
+		next.VersionInfo.LastConfigChangeAt = def.ConfigVersion() // what runs of it need not be restarted
+	}
+	if action == "" {
+		next.VersionInfo.LastScalingAt = known.def.VersionInfo.LastScalingAt
 	}
 	if known == nil {
 		known = &app{instances: map[string]*Instance{}}
@@ -238,16 +218,21 @@ func (c *Core) put(now time.Time, def *App, d *Deployment, restart bool, fx []Ef
 		known.delay, known.delayed = 0, time.Time{} // a new configuration starts afresh
 	}
 	known.def, known.stopping = &next, false
+	if action == ActionStart {
+		known.good = nil
+	} else {
+		known.redefine()
+	}
 	for _, i := range known.instances {
 		c.touch(i)
 	}
-	return action, c.keepVersion(known, &next, fx)
+	return c.keepVersion(known, &next, fx)
 }
 
 // keepVersion saves a version and lets the oldest go.
 func (c *Core) keepVersion(a *app, def *App, fx []Effect) []Effect {
 	a.versions = append([]*App{def}, a.versions...)
-	fx = append(fx, Save{Key: KeyApp + def.ID, Value: SavedApp{App: def}}, Save{Key: KeyVersion + def.Version + def.ID, Value: def})
+	fx = append(fx, Save{Key: KeyApp + def.ID, Value: a.record()}, Save{Key: KeyVersion + def.Version + def.ID, Value: def})
 	if n := len(a.versions); n > c.cfg.KeepVersions {
 		last := a.versions[n-1]
 		a.versions = a.versions[:n-1]
@@ -256,60 +241,21 @@ func (c *Core) keepVersion(a *app, def *App, fx []Effect) []Effect {
 	return fx
 }
 
-func (c *Core) stopStep(ids []string, d *Deployment) []Action {
-	var step []Action
-	for _, id := range ids {
-		d.Before[id] = c.apps[id].def
-		step = append(step, Action{ActionStop, id})
-	}
-	return step
-}
-
-func (c *Core) stopApps(ids []string, fx []Effect) []Effect {
+func (c *Core) stopApps(ids []string, d *Deployment, fx []Effect) []Effect {
 	for _, id := range ids {
 		a := c.apps[id]
+		d.Before[id] = a.def
 		a.stopping = true
 		c.changed[id] = true
-		fx = append(fx, Save{Key: KeyApp + id, Value: SavedApp{App: a.def, Stopping: true}})
+		fx = append(fx, Save{Key: KeyApp + id, Value: a.record()})
 	}
 	return fx
-}
-
-// layered orders actions so that what an app depends on comes before it.
-func (c *Core) layered(actions []Action) [][]Action {
-	depth := map[string]int{}
-	var measure func(id string) int
-	measure = func(id string) int {
-		if d, ok := depth[id]; ok {
-			return d
-		}
-		depth[id] = 0
-		if a := c.apps[id]; a != nil {
-			for _, dep := range a.def.Dependencies {
-				depth[id] = max(depth[id], measure(dep)+1)
-			}
-		} else {
-			for _, dep := range c.below(id) {
-				depth[id] = max(depth[id], measure(dep))
-			}
-		}
-		return depth[id]
-	}
-	byDepth := map[int][]Action{}
-	for _, a := range actions {
-		d := measure(a.App)
-		byDepth[d] = append(byDepth[d], a)
-	}
-	var out [][]Action
-	for _, d := range slices.Sorted(maps.Keys(byDepth)) {
-		out = append(out, byDepth[d])
-	}
-	return out
 }
 
 func (c *Core) begin(now time.Time, d *Deployment, fx []Effect) []Effect {
 	c.deployments = append(c.deployments, d)
 	c.link(d)
+	c.stepBegins(d)
 	fx = append(fx, Save{Key: KeyDeployment + d.ID, Value: d}, Event{Type: "deployment_info", Time: now, Body: map[string]any{"plan": d, "currentStep": d.step()}})
 	return c.advanceDeployments(now, fx)
 }
@@ -342,16 +288,25 @@ func (d *Deployment) step() map[string]any {
 func (c *Core) advanceDeployments(now time.Time, fx []Effect) []Effect {
 	for _, d := range slices.Clone(c.deployments) {
 		moved := false
+		if !slices.Contains(c.deployments, d) {
+			continue // ended by one that another has brought about
+		}
 		for d.Current < len(d.Steps) && c.stepDone(d.Steps[d.Current]) {
 			fx = append(fx, Event{Type: "deployment_step_success", Time: now, Body: map[string]any{"plan": d, "currentStep": d.step()}})
 			d.Current++
-			moved = true
+			d.Since, moved = now, true
 		}
 		if d.Current >= len(d.Steps) {
+			fx = c.worked(d, fx)
 			fx = c.endDeployment(now, d, "deployment_success", "", fx)
 			continue
 		}
+		if failed, reason := c.overLimit(now, d); len(failed) > 0 {
+			fx = c.failDeployment(now, d, failed, reason, fx)
+			continue
+		}
 		if moved {
+			c.stepBegins(d)
 			fx = append(fx, Save{Key: KeyDeployment + d.ID, Value: d})
 			for _, a := range d.Steps[d.Current] {
 				c.changed[a.App] = true
@@ -419,13 +374,21 @@ func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect)
 	if !in.Revert {
 		return c.endDeployment(now, d, "deployment_failed", "canceled", fx), nil
 	}
-	back := Change{DeploymentID: in.NewID, Force: true, URI: "/v2/deployments/" + d.ID}
+	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, URI: "/v2/deployments/" + d.ID}
 	for _, id := range d.Apps() {
 		switch was := d.Before[id]; {
 		case was != nil:
 			back.Put = append(back.Put, was)
 		case c.apps[id] != nil && !c.apps[id].stopping:
 			back.Delete = append(back.Delete, id)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(d.Groups)) {
+		switch was := d.Groups[id]; {
+		case was != nil:
+			back.Groups = append(back.Groups, was)
+		case c.groups[id] != nil:
+			back.DeleteGroups = append(back.DeleteGroups, id)
 		}
 	}
 	return c.change(now, back, fx)

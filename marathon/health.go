@@ -1,8 +1,6 @@
 package marathon
 
 import (
-	"net"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +13,7 @@ func (c *Core) startChecks(now time.Time, i *Instance) {
 	if i.def == nil {
 		return
 	}
+	c.startReadiness(now, i)
 	for n := range i.def.HealthChecks {
 		if s := i.check(n); i.def.HealthChecks[n].byScheduler() && !s.running {
 			s.running = true
@@ -40,6 +39,10 @@ func (c *Core) check(now time.Time, t timer, fx []Effect) []Effect {
 	if i == nil {
 		return fx
 	}
+	if t.index >= len(i.def.HealthChecks) || !i.def.HealthChecks[t.index].byScheduler() { // taken away meanwhile
+		delete(i.checks, t.index)
+		return fx
+	}
 	s := i.check(t.index)
 	s.running = i.State == task.Running && !i.Killing
 	if !s.running {
@@ -50,13 +53,13 @@ func (c *Core) check(now time.Time, t timer, fx []Effect) []Effect {
 	if !s.sent.IsZero() && now.Before(s.sent.Add(seconds(h.Timeout)+lateAnswer)) {
 		return fx
 	}
-	host, port := c.checkTarget(i, h)
-	if host == "" {
+	port, known := i.checkPort(h)
+	if !known || i.inside(port) == "" {
 		return c.checked(now, Checked{TaskID: i.TaskID, Index: t.index, Cause: "the instance has no address"}, fx)
 	}
 	s.sent = now
 	return append(fx, Check{
-		TaskID: i.TaskID, Index: t.index, Kind: strings.TrimPrefix(h.Protocol, "MESOS_"), Address: net.JoinHostPort(host, strconv.Itoa(port)),
+		TaskID: i.TaskID, Index: t.index, Kind: strings.TrimPrefix(h.Protocol, "MESOS_"), Address: i.inside(port), Public: i.public(port),
 		Path: h.Path, Timeout: seconds(h.Timeout), Ignore1: h.IgnoreHTTP1xx,
 	})
 }
@@ -80,15 +83,15 @@ func (i *Instance) inGrace(now time.Time, s *CheckState, h *HealthCheck) bool {
 	return s.FirstSuccess.IsZero() && now.Sub(i.Started) < seconds(h.GraceSeconds)
 }
 
-func (c *Core) checkTarget(i *Instance, h *HealthCheck) (string, int) {
+func (i *Instance) checkPort(h *HealthCheck) (port int, ok bool) {
 	if h.Port != nil {
-		host, _ := i.Address(0)
-		if host == "" && len(i.Addresses) > 0 {
-			host = i.Addresses[0]
-		}
-		return host, *h.Port
+		return *h.Port, true
 	}
-	return i.Address(deref(h.PortIndex))
+	n := deref(h.PortIndex)
+	if n >= len(i.Ports) {
+		return 0, false
+	}
+	return i.Ports[n], true
 }
 
 // checked takes a result. Failures count from the first success or the end of

@@ -18,6 +18,7 @@ type (
 		Apps        []SavedApp
 		Instances   []*Instance
 		Deployments []*Deployment
+		Groups      []*Group
 	}
 
 	// Change is what a user wants changed, as one deployment.
@@ -30,6 +31,18 @@ type (
 		Create       bool // Put must not exist
 		ClientIP     string
 		URI          string
+
+		// Live: what running instances need not be restarted for changes without
+		// a restart.
+		Live bool
+		// Expect are the versions that the change was made from, by app; "*" is
+		// any.
+		Expect map[string]string
+
+		Groups       []*Group // records to make
+		DeleteGroups []string // and to remove
+
+		reverts bool // goes back from another deployment
 	}
 
 	// CancelDeployment ends a deployment: with Revert by a new one that
@@ -153,7 +166,8 @@ type (
 		TaskID  string
 		Index   int
 		Kind    string // HTTP, HTTPS or TCP
-		Address string // host:port
+		Address string // host:port in the cluster's network
+		Public  string // host:port for the outside, "" when it is not published
 		Path    string
 		Timeout time.Duration
 		Ignore1 bool // 1xx answers count as nothing

@@ -1,7 +1,9 @@
 package marathon
 
 import (
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +19,10 @@ type Instance struct {
 	Version   string // the configuration it was launched with
 	Role      string
 	Agent     string
-	Host      string // the agent's host name
+	Host      string       // the agent's host name
+	Region    string       `json:",omitempty"`
+	Zone      string       `json:",omitempty"`
+	Traits    []task.Label `json:",omitempty"` // the agent's attributes
 	State     task.State
 	Staged    time.Time
 	Started   time.Time
@@ -28,15 +33,19 @@ type Instance struct {
 	PublishIP string      `json:",omitempty"`
 	Killing   bool        `json:",omitempty"`
 	Lost      time.Time   // when it became unreachable
+	Unready   bool        `json:",omitempty"` // has yet to pass its readiness check
 
-	def      *App      // what it was launched with
-	inactive bool      // lost for so long that it is replaced
-	counted  tally     // how it is counted in its app's
-	killedAt time.Time // when the kill was sent last
-	heard    time.Time // when the master last said anything of it
-	told     bool      // the master has said something of it since the last start
-	healthy  *bool     // what the agent says of its own checks
-	checks   map[int]*CheckState
+	def       *App      // what it was launched with
+	inactive  bool      // lost for so long that it is replaced
+	counted   tally     // how it is counted in its app's
+	killedAt  time.Time // when the kill was sent last
+	heard     time.Time // when the master last said anything of it
+	told      bool      // the master has said something of it since the last start
+	healthy   *bool     // what the agent says of its own checks
+	checks    map[int]*CheckState
+	readying  bool             // a timer for the next readiness check runs
+	readySent time.Time        // when the one without an answer was made; zero: none
+	readiness *ReadinessResult // never changed, only replaced
 }
 
 // CheckState is how an instance does in one health check.
@@ -69,8 +78,8 @@ const (
 	unfit
 )
 
-// fitness: an instance is fit when it runs and all its checks have passed;
-// without checks, running is enough.
+// fitness: an instance is fit when it runs, all its checks have passed, and it
+// is ready; without checks, running is enough.
 func (i *Instance) fitness() fitness {
 	if i.State != task.Running {
 		return unfit
@@ -87,6 +96,9 @@ func (i *Instance) fitness() fitness {
 		if !known {
 			out = untold
 		}
+	}
+	if i.Unready {
+		return untold
 	}
 	return out
 }
@@ -145,6 +157,23 @@ func victims(out []*Instance, selection string) []*Instance {
 		return strings.Compare(a.TaskID, b.TaskID)
 	})
 	return out
+}
+
+// inside is where a port of the instance is in the cluster's own network, ""
+// while unknown; public is where it is published for the outside, "" when it is
+// not. Whoever checks it may reach only one of the two.
+func (i *Instance) inside(port int) string {
+	if len(i.Addresses) == 0 {
+		return ""
+	}
+	return net.JoinHostPort(i.Addresses[0], strconv.Itoa(port))
+}
+
+func (i *Instance) public(port int) string {
+	if p, ok := i.Published[port]; ok && i.PublishIP != "" {
+		return net.JoinHostPort(i.PublishIP, strconv.Itoa(p))
+	}
+	return ""
 }
 
 // Address is where port n of the instance can be reached, "" while unknown.

@@ -17,8 +17,32 @@ type Refusals struct {
 	Processed int
 	Lacking   map[string]int             // by resource name
 	Largest   map[string]resources.Milli // the largest amount seen of it
+	Unmet     int                        // offers that no constraint of the app allows
+	Rule      string                     // what the last of them lacked, as a sentence
 	LastUsed  time.Time
 	LastSeen  time.Time
+	Unused    []UnusedOffer // the last ones, one per agent and role
+}
+
+// UnusedOffer is an offer that did not do.
+type UnusedOffer struct {
+	Offer  task.Offer
+	Reason string // Marathon's word for it
+	Time   time.Time
+}
+
+// keptUnused is how many unused offers are remembered per app.
+const keptUnused = 5
+
+// reasons are Marathon's words for the resource of which there is too little.
+var reasons = map[string]string{"cpus": "InsufficientCpus", "mem": "InsufficientMemory", "disk": "InsufficientDisk", "gpus": "InsufficientGpus"}
+
+func (r *Refusals) unused(now time.Time, o *task.Offer, reason string) {
+	r.Unused = slices.DeleteFunc(r.Unused, func(u UnusedOffer) bool { return u.Offer.Agent == o.Agent && u.Offer.Role == o.Role })
+	r.Unused = append(r.Unused, UnusedOffer{Offer: *o, Reason: reason, Time: now})
+	if len(r.Unused) > keptUnused {
+		r.Unused = slices.Delete(r.Unused, 0, 1)
+	}
 }
 
 // pool is what the offers of one agent in one role hold together.
@@ -32,6 +56,7 @@ type pool struct {
 // offered launches what is lacking on what is offered and gives the rest back.
 func (c *Core) offered(now time.Time, in Offered, fx []Effect) []Effect {
 	pools := poolsOf(in.Offers)
+	c.hosts.note(now, in.Offers)
 	for _, a := range c.waiting(now) {
 		fx = c.place(now, a, pools, fx)
 	}
@@ -88,10 +113,10 @@ func (c *Core) waiting(now time.Time) []*app {
 // unmet names a dependency that is not up yet, "" when there is none. To depend
 // on a group is to depend on all its apps.
 func (c *Core) unmet(a *app) string {
-	for _, id := range a.def.Dependencies {
+	for _, id := range (&outlook{core: c}).dependencies(a.def) {
 		apps := []string{id}
 		if c.apps[id] == nil {
-			if apps = c.below(id); len(apps) == 0 {
+			if apps = c.below(id); len(apps) == 0 && !c.hasGroup(id) {
 				return id
 			}
 		}
@@ -121,9 +146,14 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 		a.seen.Processed++
 		a.seen.LastSeen = now
 		for need > 0 {
+			if !c.allows(now, a, &p.first) {
+				a.seen.unused(now, &p.first, "UnfulfilledConstraint")
+				break
+			}
 			part, lacking := a.def.take(p.left, want, p.first.Role)
 			if lacking != "" {
 				a.seen.note(lacking, p.left.Amount(lacking))
+				a.seen.unused(now, &p.first, reasons[lacking])
 				break
 			}
 			p.left = p.left.Sub(part...)
@@ -194,10 +224,12 @@ func (a *App) take(from resources.Resources, want resources.Scalars, role string
 func (c *Core) launch(now time.Time, a *app, o *task.Offer, part resources.Resources, fx []Effect) (task.Spec, []Effect) {
 	i := &Instance{
 		App: a.def.ID, Version: a.def.ConfigVersion(), Role: o.Role, Agent: o.Agent, Host: o.Hostname,
+		Region: o.Region, Zone: o.Zone, Traits: o.Attributes,
 		State: task.Staging, Staged: now, heard: now, def: a.def,
 	}
 	i.ID, i.TaskID = TaskIDOf(a.def.ID, c.cfg.NewID())
-	i.Ports = a.def.assignPorts()
+	i.Ports, i.Unready = a.def.assignPorts(), a.gates()
+	a.gated = a.gated || i.Unready
 	c.instances[i.TaskID] = i
 	a.instances[i.TaskID] = i
 	c.touch(i)
@@ -264,6 +296,9 @@ func (c *Core) reason(now time.Time, a *app) string {
 		if a.seen.Lacking[w.Name] > 0 {
 			return fmt.Sprintf("needs %s %s; the largest offer had %s", w.Amount, w.Name, a.seen.Largest[w.Name])
 		}
+	}
+	if a.seen.Rule != "" {
+		return a.seen.Rule
 	}
 	return "waits for offers; none has come yet"
 }

@@ -1,7 +1,6 @@
 package marathon
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -132,30 +131,47 @@ func (a *App) discovery(i *Instance) *task.Discovery {
 	return d
 }
 
+// environment is a list of variables; the last of a name wins.
+type environment []task.Label
+
+func (e *environment) set(k, v string) { *e = append(*e, task.Label{Key: k, Value: v}) }
+
+// sorted returns every variable once, by name.
+func (e environment) sorted() []task.Label {
+	slices.SortStableFunc(e, func(a, b task.Label) int { return strings.Compare(a.Key, b.Key) })
+	out := e[:0]
+	for n := range e {
+		if n+1 == len(e) || e[n+1].Key != e[n].Key {
+			out = append(out, e[n])
+		}
+	}
+	return out
+}
+
 // taskEnv is Marathon's environment; the user's own values win
 // (TaskBuilder.scala, EnvironmentHelper.scala).
 func (a *App) taskEnv(i *Instance) []task.Label {
-	env := map[string]string{
-		"MESOS_TASK_ID": i.TaskID, "MARATHON_APP_ID": a.ID, "MARATHON_APP_VERSION": i.Version, "HOST": i.Host,
-		"MARATHON_APP_RESOURCE_CPUS": number(a.CPUs), "MARATHON_APP_RESOURCE_MEM": number(a.Mem),
-		"MARATHON_APP_RESOURCE_DISK": number(a.Disk), "MARATHON_APP_RESOURCE_GPUS": strconv.Itoa(a.GPUs),
-		"MARATHON_APP_ENFORCE_GROUP_ROLE": "false",
-	}
+	env := make(environment, 0, 16+len(a.Env)+len(a.Labels)+3*len(i.Ports))
+	env.set("MESOS_TASK_ID", i.TaskID)
+	env.set("MARATHON_APP_ID", a.ID)
+	env.set("MARATHON_APP_VERSION", i.Version)
+	env.set("HOST", i.Host)
+	env.set("MARATHON_APP_RESOURCE_CPUS", number(a.CPUs))
+	env.set("MARATHON_APP_RESOURCE_MEM", number(a.Mem))
+	env.set("MARATHON_APP_RESOURCE_DISK", number(a.Disk))
+	env.set("MARATHON_APP_RESOURCE_GPUS", strconv.Itoa(a.GPUs))
+	env.set("MARATHON_APP_ENFORCE_GROUP_ROLE", "false")
 	if d := a.docker(); d != nil {
-		env["MARATHON_APP_DOCKER_IMAGE"] = d.Image
+		env.set("MARATHON_APP_DOCKER_IMAGE", d.Image)
 	}
-	a.labelEnv(env)
-	a.portEnv(env, i)
-	for _, k := range a.sortedEnv() {
-		if a.Env[k].Secret == "" {
-			env[k] = a.Env[k].Text
+	a.labelEnv(&env)
+	a.portEnv(&env, i)
+	for k, v := range a.Env {
+		if v.Secret == "" {
+			env.set(k, v.Text)
 		}
 	}
-	var out []task.Label
-	for _, k := range slices.Sorted(maps.Keys(env)) {
-		out = append(out, task.Label{Key: k, Value: env[k]})
-	}
-	return out
+	return env.sorted()
 }
 
 // number formats as the JVM does: 1 is 1.0.
@@ -167,17 +183,17 @@ func number(v float64) string {
 	return s
 }
 
-func (a *App) labelEnv(env map[string]string) {
+func (a *App) labelEnv(env *environment) {
 	var names []string
 	for _, k := range slices.Sorted(maps.Keys(a.Labels)) {
 		name := envName(k)
 		if len(name)+len(a.Labels[k]) >= 512 {
 			continue
 		}
-		env["MARATHON_APP_LABEL_"+name] = a.Labels[k]
+		env.set("MARATHON_APP_LABEL_"+name, a.Labels[k])
 		names = append(names, name)
 	}
-	env["MARATHON_APP_LABELS"] = strings.Join(names, " ")
+	env.set("MARATHON_APP_LABELS", strings.Join(names, " "))
 }
 
 func envName(k string) string {
@@ -189,18 +205,19 @@ func envName(k string) string {
 	}, strings.ToUpper(k))
 }
 
-func (a *App) portEnv(env map[string]string, i *Instance) {
+func (a *App) portEnv(env *environment, i *Instance) {
 	var all []string
 	for n, p := range a.ports() {
 		text := strconv.Itoa(i.Ports[n])
 		all = append(all, text)
-		env[fmt.Sprintf("PORT%d", n)] = text
-		env[fmt.Sprintf("PORT_%d", i.Ports[n])] = text
+		env.set("PORT"+strconv.Itoa(n), text)
+		env.set("PORT_"+text, text)
 		if p.name != "" {
-			env["PORT_"+envName(p.name)] = text
+			env.set("PORT_"+envName(p.name), text)
 		}
 	}
 	if len(all) > 0 {
-		env["PORT"], env["PORTS"] = all[0], strings.Join(all, ",")
+		env.set("PORT", all[0])
+		env.set("PORTS", strings.Join(all, ","))
 	}
 }

@@ -117,6 +117,7 @@ func (c *Core) fail(now time.Time, a *app, i *Instance, message string) {
 		AgentID: i.Agent, Timestamp: Timestamp(now), Version: i.Version,
 	}
 	if i.Version == a.def.ConfigVersion() {
+		a.countFailure()
 		c.backOff(now, a, i)
 	}
 }

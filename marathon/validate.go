@@ -62,6 +62,7 @@ func (a *App) validate() error {
 	c.network(a)
 	c.checks(a)
 	c.strategies(a)
+	c.limits(a.Deployment)
 	for i, con := range a.Constraints {
 		c.constraint(fmt.Sprintf("/constraints(%d)", i), con)
 	}
@@ -160,7 +161,7 @@ func (c *checker) checks(a *App) {
 		c.must(h.MaxFailures >= 0 && h.GraceSeconds >= 0, where, "maxConsecutiveFailures and gracePeriodSeconds must not be negative")
 	}
 	c.must(commands <= 1, "/healthChecks", "at most one COMMAND check is allowed: the agent makes only one")
-	c.must(len(a.Readiness) <= 1, "/readinessChecks", "at most one is allowed")
+	c.readiness(a)
 }
 
 func deref(p *int) int {
@@ -181,26 +182,6 @@ func (c *checker) strategies(a *App) {
 	c.must(a.KillGraceSeconds == nil || *a.KillGraceSeconds >= 0, "/taskKillGracePeriodSeconds", "must not be negative")
 	u := a.Unreachable
 	c.must(u.InactiveAfterSeconds >= 0 && u.ExpungeAfterSeconds >= u.InactiveAfterSeconds, "/unreachableStrategy", "expungeAfterSeconds must be at least inactiveAfterSeconds, and neither negative")
-}
-
-var operators = []string{"UNIQUE", "CLUSTER", "GROUP_BY", "LIKE", "UNLIKE", "MAX_PER", "IS"}
-
-func (c *checker) constraint(where string, con []string) {
-	if len(con) < 2 || len(con) > 3 {
-		c.must(false, where, "Each constraint must have either 2 or 3 fields")
-		return
-	}
-	op := con[1]
-	c.must(slices.Contains(operators, op), where, "Constraint operator must be one of the following: %s", strings.Join(operators, ", "))
-	c.must(op != "UNIQUE" || len(con) == 2, where, "Value specified but not used")
-	if op == "LIKE" || op == "UNLIKE" {
-		ok := len(con) == 3
-		if ok {
-			_, err := regexp.Compile(con[2])
-			ok = err == nil
-		}
-		c.must(ok, where, "%s needs a regular expression", op)
-	}
 }
 
 // port is a port of an app in any shape.

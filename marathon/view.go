@@ -1,9 +1,9 @@
 package marathon
 
 import (
+	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/task"
@@ -24,6 +24,8 @@ type AppView struct {
 	Delay       time.Duration // until the next launch
 	Since       time.Time
 	Refused     Refusals
+	Readiness   []ReadinessResult // during a deployment
+	Notes       []string          // what of the definition means something else here
 }
 
 // Apps returns the apps that the filter wants, by ID, with copies of their
@@ -78,14 +80,18 @@ func (c *Core) Instance(taskID string) (*Instance, bool) {
 }
 
 func (c *Core) view(now time.Time, a *app) AppView {
-	v := AppView{App: a.def, LastFailure: a.failure, Need: c.need(a), Refused: a.seen}
+	v := AppView{App: a.def, LastFailure: a.failure, Need: c.need(a), Refused: a.seen, Notes: c.notes(now, a), Readiness: c.Readiness(a.def.ID)}
 	for _, d := range a.changes {
 		v.Deployments = append(v.Deployments, d.ID)
 	}
 	v.Refused.Lacking, v.Refused.Largest = maps.Clone(a.seen.Lacking), maps.Clone(a.seen.Largest)
+	v.Refused.Unused = slices.Clone(a.seen.Unused)
 	if v.Need > 0 || a.blocked() {
 		v.Waiting, v.Since = c.reason(now, a), a.since
 		v.Delay = max(0, a.delayed.Sub(now))
+	}
+	if n := a.unready(); v.Waiting == "" && n > 0 {
+		v.Waiting = fmt.Sprintf("%d of the new instances have not passed their readiness check yet", n)
 	}
 	for _, i := range a.instances {
 		v.count(i)
@@ -94,11 +100,10 @@ func (c *Core) view(now time.Time, a *app) AppView {
 }
 
 func (a *app) copies() []*Instance {
-	out := make([]*Instance, 0, len(a.instances))
-	for _, i := range a.instances {
-		out = append(out, i.clone())
+	out := a.sorted()
+	for n, i := range out {
+		out[n] = i.clone()
 	}
-	slices.SortFunc(out, func(a, b *Instance) int { return strings.Compare(a.TaskID, b.TaskID) })
 	return out
 }
 

@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,7 @@ type world struct {
 	loseUpdate int
 	fail       func(app string) bool  // a task of the app fails when it should run
 	health     func(task string) bool // nil: no check is answered
+	ready      func(CheckReady) int   // the status that is answered
 	hold       bool                   // tasks do not get on by themselves
 
 	events   []Event
@@ -52,6 +54,9 @@ type fakeAgent struct {
 	up     bool
 	cpus   int64
 	filter time.Time
+	host   string // "": its ID and .example
+	zone   string
+	traits []task.Label
 }
 
 type fakeTask struct {
@@ -69,7 +74,7 @@ func newWorld(t tb) *world {
 	w := &world{
 		t: t, now: t0, saved: map[string][]byte{}, agents: map[string]*fakeAgent{"a1": {up: true, cpus: 100000}}, tasks: map[string]*fakeTask{},
 		offers: map[string]string{}, lose: map[string]int{}, calls: map[string]int{}, launched: map[string]bool{}, before: map[string]int{},
-		health: func(string) bool { return true },
+		health: func(string) bool { return true }, ready: func(CheckReady) int { return 200 },
 	}
 	w.core = NewCore(w.config())
 	return w
@@ -122,6 +127,10 @@ func (w *world) load() Recover {
 			d := new(Deployment)
 			w.decode(k, d)
 			in.Deployments = append(in.Deployments, d)
+		case strings.HasPrefix(k, KeyGroup+"/"):
+			g := new(Group)
+			w.decode(k, g)
+			in.Groups = append(in.Groups, g)
 		case strings.HasPrefix(k, KeyApp+"/"):
 			var a SavedApp
 			w.decode(k, &a)
@@ -290,6 +299,9 @@ func (w *world) leave(e Effect) {
 		return
 	case Event:
 		w.events = append(w.events, e)
+		return
+	case CheckReady:
+		w.inbox = append(w.inbox, CheckedReady{TaskID: e.TaskID, ReadinessResponse: ReadinessResponse{Status: w.ready(e)}})
 		return
 	case Check:
 		if w.health != nil {
@@ -498,7 +510,7 @@ func (w *world) offer() {
 		if !a.up || out || a.filter.After(w.now) || free <= 0 {
 			continue
 		}
-		o := task.Offer{ID: "o" + w.id(), Agent: id, Hostname: id + ".example", Role: "*"}
+		o := task.Offer{ID: "o" + w.id(), Agent: id, Hostname: cmp.Or(a.host, id+".example"), Role: "*", Zone: a.zone, Attributes: a.traits}
 		o.Resources = resources.NewScalar("cpus", resources.Milli(free)).Add(resources.NewScalar("mem", resources.Whole(1e6))...)
 		w.offers[o.ID] = id
 		in.Offers = append(in.Offers, o)

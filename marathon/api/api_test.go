@@ -417,13 +417,97 @@ func TestGroups(t *testing.T) {
 		t.Errorf("%s", g.text)
 	}
 	s.want("GET", "/v2/groups/none", "", 404, `{"message":"Group '/none' does not exist"}`)
-	s.want("POST", "/v2/groups", `{"id":"/n"}`, 501, "")
 	s.want("DELETE", "/v2/groups/g", "", 200, "deploymentId")
 	s.settle()
 	s.want("GET", "/v2/apps?embed=none", "", 200, `{"apps":[{"id":"/top"`)
 	s.want("DELETE", "/v2/groups/?force=true", "", 200, "version")
 	s.settle()
 	s.want("GET", "/v2/apps", "", 200, `{"apps":[]}`)
+}
+
+func TestReadinessIsShown(t *testing.T) {
+	s := newSite(t)
+	s.want("POST", "/v2/apps", `{"id":"/a","cmd":"x","portDefinitions":[{"name":"web"}],"readinessChecks":[{"portName":"none","timeoutSeconds":40}]}`, 422, `{"path":"/readinessChecks(0)/portName","errors":["there is no port called \"none\""]}`)
+	s.want("POST", "/v2/apps", `{"id":"/a","cmd":"x","portDefinitions":[{"name":"web"}],"readinessChecks":[{"portName":"web"}]}`, 201, "")
+	s.want("GET", "/v2/apps/a?embed=app.readiness", "", 200, `"readinessCheckResults":[]`)
+	s.want("GET", "/v2/apps?embed=apps.readiness", "", 200, `"readinessCheckResults":[]`)
+	s.want("GET", "/v2/deployments", "", 200, `"currentActions":[{"action":"ScaleApplication","app":"/a","readinessCheckResults":[]}]`)
+}
+
+func TestGroupChanges(t *testing.T) {
+	s := newSite(t)
+	shop := `{"id":"/shop","dependencies":["/base"],"apps":[{"id":"web","cmd":"x","instances":2,"dependencies":["db"]},{"id":"db","cmd":"x"}],"groups":[{"id":"in","apps":[{"id":"/shop/in/a","cmd":"x"}]}]}`
+	s.want("POST", "/v2/groups", `{"id":"/base","apps":[{"id":"a","cmd":"x"}]}`, 201, "deploymentId")
+	r := s.want("POST", "/v2/groups?force=true", shop, 201, "version")
+	if r.header.Get("Marathon-Deployment-Id") == "" || !strings.HasSuffix(r.header.Get("Location"), "/v2/groups/shop") {
+		t.Errorf("%v", r.header)
+	}
+	s.settle()
+	s.want("POST", "/v2/groups", shop, 409, `{"message":"Group /shop is already created. Use PUT to change this group."}`)
+	s.want("POST", "/v2/groups", `{"apps":[]}`, 409, "Group / is already created")
+	s.want("GET", "/v2/groups/shop", "", 200, `"dependencies":["/base"]`)
+	s.want("GET", "/v2/groups/shop/apps", "", 200, `[{"id":"/shop/db"`)
+	s.want("GET", "/v2/groups/none/apps", "", 404, "Group '/none' does not exist")
+	if got := s.do("GET", "/v2/groups/shop?embed=group.groups", ""); got.body["apps"] != nil || got.body["groups"] == nil {
+		t.Errorf("%s", got.text)
+	}
+	var versions []string
+	json.Unmarshal([]byte(s.want("GET", "/v2/groups/shop/versions", "", 200, "").text), &versions)
+	if len(versions) != 1 {
+		t.Fatalf("%v", versions)
+	}
+	s.want("GET", "/v2/groups/none/versions", "", 404, "")
+
+	s.want("PUT", "/v2/groups/shop?dryRun=true", `{"scaleBy":1.5}`, 200, `{"steps":[{"actions":[{"action":"ScaleApplication","app":"/shop/db"},{"action":"ScaleApplication","app":"/shop/in/a"}]},{"actions":[{"action":"ScaleApplication","app":"/shop/web"}]}]}`)
+	s.want("GET", "/v2/apps/shop/web", "", 200, `"instances":2`)
+	s.want("PUT", "/v2/groups/shop", `{"scaleBy":1.5}`, 200, "deploymentId")
+	s.settle()
+	s.want("GET", "/v2/apps/shop/web", "", 200, `"instances":3`)
+	s.want("GET", "/v2/apps/shop/db", "", 200, `"instances":2`)
+	s.want("GET", "/v2/groups/shop/versions/"+versions[0], "", 200, `"instances":2`)
+	s.want("GET", "/v2/groups/shop/versions/no", "", 404, "in version no")
+	s.want("PUT", "/v2/groups/shop?dryRun=true", `{"id":"/shop","apps":[{"id":"new","cmd":"y"}]}`, 200, `{"steps":[{"actions":[{"action":"StopApplication","app":"/shop/db"},{"action":"StopApplication","app":"/shop/in/a"},{"action":"StopApplication","app":"/shop/web"}]},{"actions":[{"action":"StartApplication","app":"/shop/new"}]},{"actions":[{"action":"ScaleApplication","app":"/shop/new"}]}]}`)
+	s.want("PUT", "/v2/groups/shop", `{"version":"`+versions[0]+`"}`, 200, "deploymentId")
+	s.settle()
+	s.want("GET", "/v2/apps/shop/web", "", 200, `"instances":2`)
+	s.want("PUT", "/v2/groups/shop", `{"version":"no"}`, 404, "Group '/shop' does not exist in version no")
+
+	s.want("PUT", "/v2/groups/shop", `{"apps":[{"id":"db","cmd":"x"}]}`, 200, "deploymentId")
+	s.settle()
+	s.want("GET", "/v2/apps?embed=none", "", 200, `{"apps":[{"id":"/base/a"`)
+	s.want("GET", "/v2/apps/shop/web", "", 404, "")
+	s.want("PUT", "/v2/groups/made/of", `{}`, 200, "deploymentId")
+	s.want("GET", "/v2/groups/made", "", 200, `"id":"/made/of"`)
+	s.want("POST", "/v2/apps", `{"id":"/made/of","cmd":"x"}`, 422, "group")
+	s.want("PATCH", "/v2/groups/made", `{"enforceRole":true}`, 200, `"enforceRole":true`)
+	s.want("PATCH", "/v2/groups/made/of", `{"enforceRole":true}`, 422, "top-level")
+	s.want("PATCH", "/v2/groups/made", `{}`, 422, "enforceRole")
+	s.want("DELETE", "/v2/groups/made", "", 200, "deploymentId")
+	s.want("DELETE", "/v2/groups/made", "", 404, "Group '/made' does not exist")
+}
+
+func TestGroupsAreRefused(t *testing.T) {
+	s := newSite(t)
+	s.post(`{"id":"/x","cmd":"x"}`)
+	for body, part := range map[string]string{
+		`{"id":"/g","apps":[{"id":"/other/a","cmd":"x"}]}`:               `{"path":"/apps(0)/id","errors":["identifier /other/a is not child of /g"]}`,
+		`{"id":"/g","groups":[{"id":"/h"}]}`:                             `"path":"/groups(0)/id"`,
+		`{"id":"/g","groups":[{"apps":[{"id":"a"}]}]}`:                   `"path":"/groups(0)/id"`,
+		`{"id":"/g","groups":[{"id":"h","apps":[{"id":"a"}]}]}`:          `"path":"/groups(0)/apps(0)/"`,
+		`{"id":"/g","apps":[{"id":"a","cmd":"x"},{"id":"a","cmd":"y"}]}`: "twice",
+		`{"id":"/x"}`: "an app and a group cannot share an ID",
+		`{"id":"/g","apps":[{"id":"a","cmd":"x","dependencies":["b"]},{"id":"b","cmd":"x","dependencies":["a"]}]}`:                                   "circle",
+		`{"id":"/g","groups":[{"id":"h","dependencies":["../a"],"apps":[{"id":"b","cmd":"x"}]}],"apps":[{"id":"a","cmd":"x","dependencies":["h"]}]}`: "circle",
+		`{"id":"/g","pods":[{"id":"a"}]}`: "/pods",
+		`{"id":"/g","scaleBy":-1}`:        "/scaleBy",
+	} {
+		s.want("PUT", "/v2/groups", body, 422, part)
+	}
+	s.want("PUT", "/v2/groups", `{"id":"/g","apps":{}}`, 400, `"path":"/apps"`)
+	s.want("PUT", "/v2/groups", `{`, 400, "Invalid JSON")
+	s.want("PUT", "/v2/groups/none", `{"scaleBy":2}`, 404, "Group '/none' does not exist")
+	s.want("PUT", "/v2/groups/g?dryRun=perhaps", `{}`, 400, "dryRun")
+	s.want("GET", "/v2/apps", "", 200, `{"apps":[{"id":"/x"`)
 }
 
 func TestService(t *testing.T) {
@@ -536,7 +620,7 @@ func TestEvents(t *testing.T) {
 	}
 	req, _ := http.NewRequest("GET", s.URL+"/v2/events", nil)
 	req.Header.Set("Accept", "application/json")
-	if resp, err := s.Client().Do(req); err != nil || resp.StatusCode != 406 {
+	if resp, err := s.Client().Do(req); err != nil || resp.StatusCode != 405 {
 		t.Errorf("%v %v", resp, err)
 	}
 }

@@ -1,12 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,27 +18,37 @@ import (
 // appInfo is an app with what goes on around it.
 type appInfo struct {
 	*marathon.App
-	TasksStaged     int               `json:"tasksStaged"`
-	TasksRunning    int               `json:"tasksRunning"`
-	TasksHealthy    int               `json:"tasksHealthy"`
-	TasksUnhealthy  int               `json:"tasksUnhealthy"`
-	Deployments     []idRef           `json:"deployments"`
-	Tasks           *[]taskInfo       `json:"tasks,omitempty"`
-	LastTaskFailure *marathon.Failure `json:"lastTaskFailure,omitempty"`
+	TasksStaged     int                         `json:"tasksStaged"`
+	TasksRunning    int                         `json:"tasksRunning"`
+	TasksHealthy    int                         `json:"tasksHealthy"`
+	TasksUnhealthy  int                         `json:"tasksUnhealthy"`
+	Deployments     []idRef                     `json:"deployments"`
+	Tasks           *[]taskInfo                 `json:"tasks,omitempty"`
+	LastTaskFailure *marathon.Failure           `json:"lastTaskFailure,omitempty"`
+	Readiness       *[]marathon.ReadinessResult `json:"readinessCheckResults,omitempty"`
+	TaskStats       *taskStats                  `json:"taskStats,omitempty"`
 	// Waiting says in a sentence why there are too few instances. It is ours.
 	Waiting string `json:"waiting,omitempty"`
+	// Notes say what of the definition means something else here. They are ours.
+	Notes []string `json:"notes,omitempty"`
 }
 
 func describe(v *marathon.AppView, embed func(string) bool) appInfo {
 	out := appInfo{
 		App: v.App, TasksStaged: v.Staged, TasksRunning: v.Running, TasksHealthy: v.Healthy, TasksUnhealthy: v.Unhealthy,
-		Deployments: []idRef{}, Waiting: v.Waiting,
+		Deployments: []idRef{}, Waiting: v.Waiting, Notes: v.Notes,
 	}
 	for _, id := range v.Deployments {
 		out.Deployments = append(out.Deployments, idRef{id})
 	}
 	if embed("tasks") || embed("failures") {
 		out.Tasks = new(tasksOf(v))
+	}
+	if embed("readiness") || embed("failures") {
+		out.Readiness = &v.Readiness
+	}
+	if embed("taskStats") {
+		out.TaskStats = statsOf(v, time.Now())
 	}
 	if embed("lastTaskFailure") || embed("failures") {
 		out.LastTaskFailure = v.LastFailure
@@ -56,7 +68,11 @@ func embeds(q url.Values) func(string) bool {
 	return func(name string) bool { return slices.Contains(list, name) }
 }
 
-func everything(string) bool { return true }
+// oneApp is what an app shows by itself, and what is asked for.
+func oneApp(q url.Values) func(string) bool {
+	more := embeds(q)
+	return func(name string) bool { return name == "tasks" || name == "lastTaskFailure" || more(name) }
+}
 
 func (a *API) apps(w http.ResponseWriter, r *http.Request, parts []string) error {
 	if len(parts) == 0 {
@@ -123,7 +139,7 @@ func (a *API) writeApps(w http.ResponseWriter, r *http.Request, key string, want
 
 // appsOf copies the instances only if they are to be shown.
 func appsOf(c *marathon.Core, want func(*marathon.App) bool, embed func(string) bool) []marathon.AppView {
-	if embed("tasks") || embed("failures") {
+	if embed("tasks") || embed("failures") || embed("taskStats") {
 		return c.Apps(time.Now(), want)
 	}
 	return c.Summaries(time.Now(), want)
@@ -260,6 +276,9 @@ func (a *API) merged(r *http.Request, id string, text []byte) (*marathon.App, er
 		return nil, &status{http.StatusUnprocessableEntity, fmt.Sprintf("the body is about %s, the path about %s", head.ID, id)}
 	}
 	fields["id"], _ = json.Marshal(id)
+	if head.Version != nil && len(fields) > 2 {
+		return nil, &marathon.BadDefinition{Problems: []marathon.Problem{{Path: "/version", Errors: []string{"The 'version' field may only be combined with the 'id' field."}}}}
+	}
 	onlyVersion := head.Version != nil && len(fields) == 2
 	old, err := a.definition(r, id)
 	switch {
@@ -326,11 +345,14 @@ func (a *API) earlier(r *http.Request, id, version string) (*marathon.App, error
 func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return a.writeApp(w, r, http.StatusOK, id, func(v *marathon.AppView) any { return map[string]any{"app": describe(v, everything)} })
+		return a.writeApp(w, r, http.StatusOK, id, func(v *marathon.AppView) any {
+			w.Header().Set("ETag", strconv.Quote(v.App.Version))
+			return map[string]any{"app": describe(v, oneApp(r.URL.Query()))}
+		})
 	case http.MethodPut, http.MethodPatch:
 		return a.putApp(w, r, id)
 	case http.MethodDelete:
-		return a.deploy(w, r, marathon.Change{Delete: []string{id}, Force: true}) // as AppsResource.scala has it
+		return a.deploy(w, r, marathon.Change{Delete: []string{id}, Force: true, Expect: ifMatch(r, id)}) // as AppsResource.scala has it
 	}
 	return notAllowed(r)
 }
@@ -346,7 +368,13 @@ func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	change := marathon.Change{DeploymentID: NewID(), Put: []*marathon.App{def}}
+	change := marathon.Change{DeploymentID: NewID(), Put: []*marathon.App{def}, Expect: ifMatch(r, id)}
+	if change.Live, err = liveEdit(r); err != nil {
+		return err
+	}
+	if dry, err := flag(r, "dryRun", false); dry || err != nil {
+		return cmp.Or(err, a.planApp(w, r, change))
+	}
 	if err := a.change(r, change); err != nil {
 		return err
 	}
@@ -360,6 +388,41 @@ func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
 		w.Header().Set("Location", "http://"+a.cfg.Address+"/v2/apps"+id)
 	}
 	return deployed(w, code, change.DeploymentID, version)
+}
+
+// ifMatch is the version that a request was made from, if it says so.
+func ifMatch(r *http.Request, id string) map[string]string {
+	tag := strings.TrimPrefix(r.Header.Get("If-Match"), "W/")
+	if tag == "" {
+		return nil
+	}
+	return map[string]string{id: strings.Trim(tag, `"`)}
+}
+
+// liveEdit reads the parameter restart: always, as Marathon does, or auto.
+func liveEdit(r *http.Request) (bool, error) {
+	switch how := r.URL.Query().Get("restart"); how {
+	case "", "always":
+		return false, nil
+	case "auto":
+		return true, nil
+	default:
+		return false, &status{http.StatusBadRequest, fmt.Sprintf("the parameter restart is %q; it must be always or auto", how)}
+	}
+}
+
+// planApp says what a change of an app would do.
+func (a *API) planApp(w http.ResponseWriter, r *http.Request, change marathon.Change) error {
+	var refused error
+	plan, err := see(r, a, func(c *marathon.Core) marathon.PlannedChange {
+		plan, err := c.PlanApp(change)
+		refused = err
+		return plan
+	})
+	if err := cmp.Or(err, refused); err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]any{"steps": stepsOf(plan.Steps), "diff": plan.Fields, "restarts": plan.Restarts})
 }
 
 // deploy carries a change out and answers with its deployment.
@@ -380,7 +443,7 @@ func (a *API) restart(w http.ResponseWriter, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	return a.deploy(w, r, marathon.Change{Put: []*marathon.App{def}, Restart: []string{id}})
+	return a.deploy(w, r, marathon.Change{Put: []*marathon.App{def}, Restart: []string{id}, Expect: ifMatch(r, id)})
 }
 
 func (a *API) versions(w http.ResponseWriter, r *http.Request, id, version string) error {

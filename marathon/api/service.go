@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/marathon/runner"
+	"github.com/mesopool/mesopool/task"
 )
 
 type deploymentInfo struct {
@@ -29,20 +31,25 @@ type stepInfo struct {
 
 type actionInfo struct {
 	marathon.Action
-	Readiness []any `json:"readinessCheckResults"`
+	Readiness []marathon.ReadinessResult `json:"readinessCheckResults"`
 }
 
-func describeDeployment(d *marathon.Deployment) deploymentInfo {
-	out := deploymentInfo{
-		ID: d.ID, Version: d.Version, AffectedApps: d.Apps(), AffectedPods: []string{}, Steps: []stepInfo{},
-		CurrentActions: []actionInfo{}, CurrentStep: d.Current + 1, TotalSteps: len(d.Steps),
+func stepsOf(steps [][]marathon.Action) []stepInfo {
+	out := []stepInfo{}
+	for _, s := range steps {
+		out = append(out, stepInfo{s})
 	}
-	for _, s := range d.Steps {
-		out.Steps = append(out.Steps, stepInfo{s})
+	return out
+}
+
+func describeDeployment(d *marathon.Deployment, readiness func(app string) []marathon.ReadinessResult) deploymentInfo {
+	out := deploymentInfo{
+		ID: d.ID, Version: d.Version, AffectedApps: d.Apps(), AffectedPods: []string{}, Steps: stepsOf(d.Steps),
+		CurrentActions: []actionInfo{}, CurrentStep: d.Current + 1, TotalSteps: len(d.Steps),
 	}
 	if d.Current < len(d.Steps) {
 		for _, act := range d.Steps[d.Current] {
-			out.CurrentActions = append(out.CurrentActions, actionInfo{act, []any{}})
+			out.CurrentActions = append(out.CurrentActions, actionInfo{act, readiness(act.App)})
 		}
 	}
 	return out
@@ -51,13 +58,16 @@ func describeDeployment(d *marathon.Deployment) deploymentInfo {
 func (a *API) deployments(w http.ResponseWriter, r *http.Request, parts []string) error {
 	switch {
 	case len(parts) == 0 && r.Method == http.MethodGet:
-		list, err := see(r, a, func(c *marathon.Core) []marathon.Deployment { return c.Deployments() })
+		out, err := see(r, a, func(c *marathon.Core) []deploymentInfo {
+			list := c.Deployments()
+			out := make([]deploymentInfo, len(list))
+			for i := range list {
+				out[i] = describeDeployment(&list[i], c.Readiness)
+			}
+			return out
+		})
 		if err != nil {
 			return err
-		}
-		out := make([]deploymentInfo, len(list))
-		for i := range list {
-			out[i] = describeDeployment(&list[i])
 		}
 		return answer(w, http.StatusOK, out)
 	case len(parts) == 1 && r.Method == http.MethodDelete:
@@ -96,6 +106,7 @@ type queueItem struct {
 	Delay     map[string]any `json:"delay"`
 	Since     string         `json:"since"`
 	Processed map[string]any `json:"processedOffersSummary"`
+	Unused    []unusedOffer  `json:"lastUnusedOffers,omitzero"`
 	Waiting   string         `json:"waiting"` // ours: the reason in a sentence
 }
 
@@ -125,6 +136,7 @@ func (a *API) listQueue(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	list := []queueItem{}
+	offers := slices.Contains(r.URL.Query()["embed"], "lastUnusedOffers")
 	for i := range views {
 		if v := &views[i]; v.Need > 0 {
 			list = append(list, queueItem{
@@ -132,17 +144,61 @@ func (a *API) listQueue(w http.ResponseWriter, r *http.Request) error {
 				Delay:     map[string]any{"timeLeftSeconds": int(v.Delay.Seconds()), "overdue": v.Delay <= 0},
 				Processed: processed(&v.Refused),
 			})
+			if offers {
+				list[len(list)-1].Unused = unusedOffers(v.Refused.Unused)
+			}
 		}
 	}
 	return answer(w, http.StatusOK, map[string]any{"queue": list})
+}
+
+type unusedOffer struct {
+	Offer  offerInfo `json:"offer"`
+	Reason []string  `json:"reason"`
+	Time   string    `json:"timestamp"`
+}
+
+type offerInfo struct {
+	ID         string           `json:"id"`
+	AgentID    string           `json:"agentId"`
+	Hostname   string           `json:"hostname"`
+	Resources  []offerResource  `json:"resources"`
+	Attributes []map[string]any `json:"attributes"`
+}
+
+type offerResource struct {
+	Name   string  `json:"name"`
+	Role   string  `json:"role"`
+	Scalar float64 `json:"scalar"`
+}
+
+func unusedOffers(list []marathon.UnusedOffer) []unusedOffer {
+	out := []unusedOffer{}
+	for i := range list {
+		out = append(out, unusedOffer{describeOffer(&list[i].Offer), []string{list[i].Reason}, marathon.Timestamp(list[i].Time)})
+	}
+	return out
+}
+
+func describeOffer(o *task.Offer) offerInfo {
+	out := offerInfo{ID: o.ID, AgentID: o.Agent, Hostname: o.Hostname, Resources: []offerResource{}, Attributes: []map[string]any{}}
+	for _, name := range []string{"cpus", "mem", "disk", "gpus"} {
+		if n := o.Resources.Amount(name); n > 0 {
+			out.Resources = append(out.Resources, offerResource{name, o.Role, n.Float()})
+		}
+	}
+	for _, l := range o.Attributes {
+		out.Attributes = append(out.Attributes, map[string]any{"name": l.Key, "text": l.Value})
+	}
+	return out
 }
 
 // reasons are Marathon's names for what an offer may lack.
 var reasons = [][2]string{{"cpus", "InsufficientCpus"}, {"mem", "InsufficientMemory"}, {"disk", "InsufficientDisk"}, {"gpus", "InsufficientGpus"}}
 
 func processed(r *marathon.Refusals) map[string]any {
-	list := []map[string]any{}
-	unused := 0
+	list := []map[string]any{{"reason": "UnfulfilledConstraint", "declined": r.Unmet, "processed": r.Processed}}
+	unused := r.Unmet
 	for _, reason := range reasons {
 		n := r.Lacking[reason[0]]
 		unused += n
@@ -163,6 +219,8 @@ func (a *API) service(w http.ResponseWriter, r *http.Request, name string, rest 
 		return notAllowed(r)
 	case name == "leader" && len(rest) == 0:
 		return answer(w, http.StatusOK, map[string]string{"leader": a.cfg.Address})
+	case name == "eventSubscriptions" && len(rest) == 0:
+		return a.subscriptions(w, r)
 	case name == "plugins" && len(rest) == 0:
 		return answer(w, http.StatusOK, map[string]any{"plugins": []any{}})
 	case name == "pods" && len(rest) == 0 && r.Method == http.MethodGet:
@@ -216,6 +274,32 @@ func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// subscriptions are URLs that events are posted to, as before Marathon 1.5.
+func (a *API) subscriptions(w http.ResponseWriter, r *http.Request) error {
+	calls, url := a.cfg.Runner.Callbacks(), r.URL.Query().Get("callbackUrl")
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return answer(w, http.StatusOK, map[string]any{"callbackUrls": append([]string{}, calls.List()...)})
+	}
+	event := "subscribe_event"
+	var err error
+	switch r.Method {
+	case http.MethodPost:
+		err = calls.Add(r.Context(), url)
+	case http.MethodDelete:
+		event = "unsubscribe_event"
+		_, err = calls.Remove(r.Context(), url)
+	default:
+		return notAllowed(r)
+	}
+	if errors.Is(err, runner.ErrBadCallback) {
+		return &status{http.StatusUnprocessableEntity, err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]string{"callbackUrl": url, "clientIp": clientIP(r), "eventType": event, "timestamp": marathon.Timestamp(time.Now())})
+}
+
 // events streams what happens, as server-sent events. Unlike Marathon's, they
 // have IDs, and Last-Event-ID gets what was missed.
 func (a *API) events(w http.ResponseWriter, r *http.Request) error {
@@ -223,7 +307,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 		return notAllowed(r)
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") && r.Header.Get("Accept") != "*/*" && r.Header.Get("Accept") != "" {
-		return &status{http.StatusNotAcceptable, "the events are text/event-stream"}
+		return &status{http.StatusMethodNotAllowed, "the events are text/event-stream: the header Accept must allow that"}
 	}
 	after, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
 	l := a.cfg.Runner.Events().Listen(after)

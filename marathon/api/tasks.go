@@ -27,6 +27,8 @@ type taskInfo struct {
 	Health       []checkResult `json:"healthCheckResults,omitempty"`
 	LocalVolumes []any         `json:"localVolumes"`
 	Role         string        `json:"role"`
+	Region       string        `json:"region,omitempty"`
+	Zone         string        `json:"zone,omitempty"`
 }
 
 type ipAddress struct {
@@ -63,7 +65,7 @@ func describeTask(i *marathon.Instance, app *marathon.App) taskInfo {
 	t := taskInfo{
 		AppID: i.App, ID: i.TaskID, Host: i.Host, SlaveID: i.Agent, State: i.State.String(), StagedAt: marathon.Timestamp(i.Staged),
 		StartedAt: timeOf(i.Started), Version: i.Version, Ports: []int{}, ServicePorts: app.ServicePorts(), IPAddresses: []ipAddress{},
-		LocalVolumes: []any{}, Role: i.Role,
+		LocalVolumes: []any{}, Role: i.Role, Region: i.Region, Zone: i.Zone,
 	}
 	for n := range i.Ports {
 		host, port := i.Address(n)

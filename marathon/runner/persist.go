@@ -59,6 +59,9 @@ func load(ctx context.Context, s store.Store) (marathon.Recover, error) {
 	if err := loadVersions(ctx, s, out.Apps); err != nil {
 		return out, err
 	}
+	if out.Groups, err = read[marathon.Group](ctx, s, marathon.KeyGroup+"/"); err != nil {
+		return out, err
+	}
 	if out.Instances, err = read[marathon.Instance](ctx, s, marathon.KeyInstance); err != nil {
 		return out, err
 	}

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mesopool/mesopool/internal/loop"
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/store"
 	"github.com/mesopool/mesopool/task"
@@ -44,11 +44,10 @@ type Runner struct {
 	driver Driver
 	events *Bus
 	checks *checker
+	calls  *Callbacks
 	saved  marathon.Recover
 
-	mu      sync.Mutex
-	inbox   []message
-	wakeup  chan struct{}
+	inbox   *loop.Inbox[message]
 	stopped chan struct{}
 }
 
@@ -68,9 +67,10 @@ func New(ctx context.Context, cfg Config) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{cfg: cfg, log: cfg.Log, saved: saved, events: newBus(), wakeup: make(chan struct{}, 1), stopped: make(chan struct{})}
+	r := &Runner{cfg: cfg, log: cfg.Log, saved: saved, events: newBus(), inbox: loop.New[message](), stopped: make(chan struct{})}
 	r.checks = newChecker(r)
-	return r, nil
+	r.calls, err = loadCallbacks(ctx, cfg.Store, r.events, r.log)
+	return r, err
 }
 
 // FrameworkID is the saved one, "" before the first subscription.
@@ -78,6 +78,9 @@ func (r *Runner) FrameworkID() string { return r.saved.FrameworkID }
 
 // Events is where everything that happens is told.
 func (r *Runner) Events() *Bus { return r.events }
+
+// Callbacks are the URLs that events are posted to.
+func (r *Runner) Callbacks() *Callbacks { return r.calls }
 
 // Run works until ctx ends or the store fails.
 func (r *Runner) Run(ctx context.Context, driver Driver) error {
@@ -89,61 +92,19 @@ func (r *Runner) Run(ctx context.Context, driver Driver) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.loop(ctx, core) })
+	g.Go(func() error {
+		return r.inbox.Run(ctx, core.Next, func(all []message) error { return r.batch(ctx, core, all) })
+	})
 	g.Go(func() error { return r.checks.run(ctx) })
+	g.Go(func() error { return r.calls.run(ctx) })
 	return g.Wait()
 }
 
-func (r *Runner) loop(ctx context.Context, core *marathon.Core) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		var tick <-chan time.Time
-		if next := core.Next(); !next.IsZero() {
-			timer.Reset(time.Until(next))
-			tick = timer.C
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.wakeup:
-		case <-tick:
-			r.post(message{in: marathon.Tick{}})
-		}
-		if err := r.batch(ctx, core, r.take()); err != nil {
-			return err
-		}
-	}
-}
-
-func (r *Runner) post(m message) {
-	r.mu.Lock()
-	r.inbox = append(r.inbox, m)
-	r.mu.Unlock()
-	select {
-	case r.wakeup <- struct{}{}:
-	default:
-	}
-}
-
-func (r *Runner) take() []message {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	batch := r.inbox
-	r.inbox = nil
-	return batch
-}
+func (r *Runner) post(m message) { r.inbox.Put(m) }
 
 // batch applies everything, commits, lets the effects leave, and then answers.
 func (r *Runner) batch(ctx context.Context, core *marathon.Core, batch []message) error {
-	var fx []marathon.Effect
-	refused := make([]error, len(batch))
-	for n, m := range batch {
-		if m.in != nil {
-			fx, refused[n] = core.Apply(time.Now(), m.in, fx)
-		}
-	}
-	fx = core.Settle(time.Now(), fx)
+	fx, refused := apply(core, batch)
 	ops, err := saveOps(fx)
 	if err != nil {
 		return err
@@ -167,6 +128,21 @@ func (r *Runner) batch(ctx context.Context, core *marathon.Core, batch []message
 	return nil
 }
 
+// apply tells the core everything, and the time when something is due.
+func apply(core *marathon.Core, batch []message) (fx []marathon.Effect, refused []error) {
+	now := time.Now()
+	refused = make([]error, len(batch))
+	for n, m := range batch {
+		if m.in != nil {
+			fx, refused[n] = core.Apply(now, m.in, fx)
+		}
+	}
+	if next := core.Next(); !next.IsZero() && !next.After(now) {
+		fx, _ = core.Apply(now, marathon.Tick{}, fx) // is never refused
+	}
+	return core.Settle(now, fx), refused
+}
+
 func (r *Runner) dispatch(e marathon.Effect) {
 	switch e := e.(type) {
 	case marathon.Accept:
@@ -184,7 +160,9 @@ func (r *Runner) dispatch(e marathon.Effect) {
 	case marathon.Suppress:
 		r.driver.Suppress()
 	case marathon.Check:
-		r.checks.put(e)
+		r.checks.put(r.checks.health(e))
+	case marathon.CheckReady:
+		r.checks.put(r.checks.ready(e))
 	case marathon.Event:
 		r.events.publish(e)
 	}

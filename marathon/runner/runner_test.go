@@ -149,7 +149,9 @@ func until(t *testing.T, r *Runner, what string, ok func(*marathon.Core) bool) {
 		}
 		select {
 		case <-l.C:
-		case <-time.After(time.Until(deadline)):
+		case <-time.After(20 * time.Millisecond): // not everything is told of by an event
+		}
+		if time.Now().After(deadline) {
 			t.Fatalf("%s: not in 10 s", what)
 		}
 	}
@@ -338,11 +340,16 @@ func TestChecks(t *testing.T) {
 		timeout             time.Duration
 		want                string // "" is well
 	}{
-		{"HTTP", address, "/ok", time.Minute, ""}, {"HTTP", address, "ok", time.Minute, ""}, {"HTTP", address, "/moved", time.Minute, ""},
-		{"HTTP", address, "/missing", time.Minute, "404"}, {"HTTP", address, "/broken", time.Minute, "500"},
+		{"HTTP", address, "/ok", time.Minute, ""},
+		{"HTTP", address, "ok", time.Minute, ""},
+		{"HTTP", address, "/moved", time.Minute, ""},
+		{"HTTP", address, "/missing", time.Minute, "404"},
+		{"HTTP", address, "/broken", time.Minute, "500"},
 		{"HTTP", address, "/slow", 20 * time.Millisecond, "deadline exceeded"},
-		{"HTTPS", secure.Listener.Addr().String(), "/ok", time.Minute, ""}, {"TCP", address, "", time.Minute, ""},
-		{"TCP", closed.Addr().String(), "", time.Minute, "refused"}, {"HTTP", closed.Addr().String(), "/ok", time.Minute, "refused"},
+		{"HTTPS", secure.Listener.Addr().String(), "/ok", time.Minute, ""},
+		{"TCP", address, "", time.Minute, ""},
+		{"TCP", closed.Addr().String(), "", time.Minute, "refused"},
+		{"HTTP", closed.Addr().String(), "/ok", time.Minute, "refused"},
 	} {
 		err := c.check(t.Context(), marathon.Check{Kind: k.kind, Address: k.address, Path: k.path, Timeout: k.timeout})
 		if (err == nil) != (k.want == "") || err != nil && !strings.Contains(err.Error(), k.want) {
@@ -363,4 +370,48 @@ func TestCheckedHealth(t *testing.T) {
 	}
 	put(t, r, `{"id":"/a","cmd":"x","healthChecks":[{"port":`+port+`}]}`)
 	until(t, r, "healthy", func(c *marathon.Core) bool { v, _ := c.App(time.Now(), "/a"); return v.Healthy == 1 })
+}
+
+// TestReadinessAnswer: the checker tells what was answered, or that nothing was.
+func TestReadinessAnswer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, strings.Repeat("x", 2*mostAnswer))
+	}))
+	c := newChecker(nil)
+	e := marathon.CheckReady{TaskID: "t", URL: server.URL, Timeout: time.Second}
+	got := c.ready(e)(t.Context()).(marathon.CheckedReady)
+	if got.TaskID != "t" || got.Status != 503 || len(got.Body) != mostAnswer || got.ContentType == "" {
+		t.Errorf("%d, %d bytes, %q", got.Status, len(got.Body), got.ContentType)
+	}
+	server.Close()
+	if got := c.ready(e)(t.Context()).(marathon.CheckedReady); got.Status != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Where the containers' network cannot be reached, a check goes to the
+// published port; where it can, it does not.
+func TestCheckOfAPublishedPort(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer srv.Close()
+	open := srv.Listener.Addr().String()
+	closed, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shut := closed.Addr().String()
+	closed.Close()
+	c := newChecker(nil)
+	for _, x := range []struct {
+		inside, public string
+		want           bool
+	}{{open, "", true}, {open, shut, true}, {shut, open, true}, {shut, "", false}, {shut, shut, false}} {
+		for _, kind := range []string{"HTTP", "TCP"} {
+			err := c.check(t.Context(), marathon.Check{Kind: kind, Address: x.inside, Public: x.public, Path: "/", Timeout: 5 * time.Second})
+			if (err == nil) != x.want {
+				t.Errorf("%s check of %s, published at %q: %v", kind, x.inside, x.public, err)
+			}
+		}
+	}
 }
