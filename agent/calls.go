@@ -1,61 +1,109 @@
 package agent
 
-import "sync"
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/mesopool/mesopool/task"
+)
 
 // callQueue holds the calls that no worker has taken. Stops and looks overtake
 // launches and removals, so that a mass launch never delays a kill.
 type callQueue struct {
-	mu     sync.Mutex
-	ready  sync.Cond
-	urgent []Call
-	later  []Call
-	closed bool
+	mu       sync.Mutex
+	ready    sync.Cond
+	urgent   []*job
+	later    []*job
+	launches map[task.Key]*job // waiting or under way
+	closed   bool
+}
+
+// job is a call with the context to make it in.
+type job struct {
+	Call
+	ctx    context.Context
+	cancel context.CancelFunc
 }
 
 func newCallQueue() *callQueue {
-	q := &callQueue{}
+	q := &callQueue{launches: map[task.Key]*job{}}
 	q.ready.L = &q.mu
 	return q
 }
 
-func (q *callQueue) put(c Call) {
+func (q *callQueue) put(ctx context.Context, c Call) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	j := &job{c, ctx, func() {}}
+	if c.Op == OpLaunch {
+		j.ctx, j.cancel = context.WithCancel(ctx)
+		q.launches[c.Key] = j
+	}
 	if c.Op == OpLaunch || c.Op == OpRemove {
-		q.later = append(q.later, c)
+		q.later = append(q.later, j)
 	} else {
-		q.urgent = append(q.urgent, c)
+		q.urgent = append(q.urgent, j)
 	}
 	q.ready.Signal()
 }
 
-// get waits for a call; it says no when the queue is closed.
-func (q *callQueue) get() (Call, bool) {
+// get waits for a call; it says no when the queue is closed. done must be
+// called after it.
+func (q *callQueue) get() (*job, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.closed {
-		if c, ok := pop(&q.urgent); ok {
-			return c, true
+		if j, ok := pop(&q.urgent); ok {
+			return j, true
 		}
-		if c, ok := pop(&q.later); ok {
-			return c, true
+		if j, ok := pop(&q.later); ok {
+			return j, true
 		}
 		q.ready.Wait()
 	}
-	return Call{}, false
+	return nil, false
 }
 
-func pop(list *[]Call) (Call, bool) {
-	if len(*list) == 0 {
-		return Call{}, false
+func (q *callQueue) done(j *job) {
+	j.cancel()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.launches[j.Key] == j {
+		delete(q.launches, j.Key)
 	}
-	c := (*list)[0]
-	(*list)[0] = Call{}
+}
+
+// cancel ends a task's launch. One that no worker had taken is returned.
+func (q *callQueue) cancel(k task.Key) *job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	j := q.launches[k]
+	if j == nil {
+		return nil
+	}
+	j.cancel()
+	i := slices.Index(q.later, j)
+	if i < 0 {
+		return nil
+	}
+	q.later = slices.Delete(q.later, i, i+1)
+	delete(q.launches, k)
+	return j
+}
+
+func pop[T any](list *[]T) (T, bool) {
+	var none T
+	if len(*list) == 0 {
+		return none, false
+	}
+	x := (*list)[0]
+	(*list)[0] = none
 	*list = (*list)[1:]
 	if len(*list) == 0 {
 		*list = nil
 	}
-	return c, true
+	return x, true
 }
 
 func (q *callQueue) close() {

@@ -15,7 +15,9 @@ type Config struct {
 	Owner         task.Owner
 	NewUUID       func() task.UUID // for status updates
 	KillGrace     time.Duration    // for tasks that name none
-	LaunchTimeout time.Duration    // a launch that keeps failing for so long ends as TASK_FAILED
+	LaunchTimeout time.Duration    // a launch that does not succeed for so long ends as TASK_FAILED
+	LaunchRetry   time.Duration    // so does one that fails with an answer each time, after this; 0: LaunchTimeout
+	NoExec        bool             // the backend runs no further commands in a container
 	OrphanGrace   time.Duration    // a container of ours without a record is stopped after this
 	RetryMin      time.Duration    // first pause between tries of a call, doubled up to RetryMax
 	RetryMax      time.Duration
@@ -27,7 +29,7 @@ type Config struct {
 // DefaultConfig has Mesos' times (slave/constants.hpp) where Mesos has one.
 func DefaultConfig() Config {
 	return Config{
-		KillGrace: 5 * time.Second, LaunchTimeout: 10 * time.Minute, OrphanGrace: time.Minute,
+		KillGrace: 5 * time.Second, LaunchTimeout: 10 * time.Minute, LaunchRetry: 2 * time.Minute, OrphanGrace: time.Minute,
 		RetryMin: 500 * time.Millisecond, RetryMax: 30 * time.Second,
 		ResendMin: 10 * time.Second, ResendMax: 10 * time.Minute,
 		GC: gc.Policy{Keep: 5 * time.Minute, MaxKept: 1000},
@@ -43,6 +45,7 @@ type Core struct {
 	gc         gc.Queue
 	kept       map[string]bool // container IDs that gc has
 	wakes      wakes
+	drain      *DrainConfig // nil: not draining
 	joined     bool
 	synced     bool
 	epoch      int // counts the watches
@@ -67,11 +70,17 @@ type row struct {
 	look     bool // an inspection must say what became of the container
 	failures int
 	tryAt    time.Time // no call before
+	failing  time.Time // since when each launch was answered with a failure
+	troubles []string  // what the framework was told about its launch
 
 	announced bool
 	addressed bool // it was announced with an address
 	resends   int
 	resendAt  time.Time
+
+	deadline time.Time // when the task must have ended
+	check    *checker  // nil before the container is up, or without a health check
+	checkAt  time.Time // of the next probe
 }
 
 // NewCore returns a core without tasks.
@@ -111,6 +120,10 @@ func (c *Core) Step(now time.Time, in Input, fx []Effect) []Effect {
 		return c.see(now, in, fx)
 	case Done:
 		return c.done(now, in, fx)
+	case Probed:
+		return c.probed(now, in, fx)
+	case Drain:
+		return c.startDrain(now, in, fx)
 	case Tick:
 		return c.tick(now, fx)
 	}
@@ -129,12 +142,22 @@ func (c *Core) Next() time.Time {
 
 func (c *Core) tick(now time.Time, fx []Effect) []Effect {
 	for r := c.wakes.pop(now); r != nil; r = c.wakes.pop(now) {
-		if !r.resendAt.IsZero() && !r.resendAt.After(now) {
-			fx = c.resend(now, r, fx)
-		}
-		fx = c.advance(now, r, fx)
+		fx = c.wake(now, r, fx)
 	}
 	return c.collect(now, fx)
+}
+
+func (c *Core) wake(now time.Time, r *row, fx []Effect) []Effect {
+	if due(r.resendAt, now) {
+		fx = c.resend(now, r, fx)
+	}
+	if due(r.deadline, now) {
+		fx = c.expire(now, r, fx)
+	}
+	if due(r.checkAt, now) {
+		fx = c.probe(r, fx)
+	}
+	return c.advance(now, r, fx)
 }
 
 // collect asks for the removal of the containers that are due.
@@ -184,8 +207,8 @@ func (c *Core) add(r *row) {
 // drop forgets a task and, with its last one, the framework.
 func (c *Core) drop(r *row, fx []Effect) []Effect {
 	delete(c.tasks, r.key)
-	r.resendAt, r.tryAt = time.Time{}, time.Time{}
-	fx = append(fx, Save{Key: r.key})
+	r.sleep()
+	fx = c.endDrain(append(fx, Save{Key: r.key}))
 	f := c.frameworks[r.key.Framework]
 	if f == nil {
 		return fx

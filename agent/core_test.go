@@ -27,6 +27,11 @@ const (
 	started   = "report STARTING; launch t"
 )
 
+// again is the report that a launch is tried again, and why.
+func again(err error) string {
+	return "report STARTING (not started yet, trying again: " + err.Error() + ")"
+}
+
 // launched brings the task t to the launch's call, running brings it up.
 func launched() []move {
 	return []move{
@@ -107,25 +112,26 @@ var table = map[string][]move{
 	),
 	"kill before anything was tried again": of(
 		starting(),
-		move{in: answer{err: errThrottle}},
+		move{in: answer{err: errThrottle}, want: again(errThrottle)},
+		move{in: acked("t")},
 		move{in: killT, want: "inspect by name"},
 		move{in: answer{err: errAbsent}, want: "report KILLED"},
 	),
 	"kill during the launch": of(
 		starting(),
-		move{in: killT},
+		move{in: killT, want: "cancel t"},
 		move{in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 5s"},
 		move{in: answer{}},
 		move{in: exited(143), want: "report KILLED"},
 	),
 	"kill during a launch that fails": of(
 		starting(),
-		move{in: killT},
+		move{in: killT, want: "cancel t"},
 		move{in: answer{err: errRejected}, want: "report KILLED"},
 	),
 	"kill during a launch whose answer is lost": of(
 		starting(),
-		move{in: killT},
+		move{in: killT, want: "cancel t"},
 		move{in: answer{err: errLater}, want: "inspect by name"},
 		move{in: answer{err: errLater}},
 		move{wait: 1 * second, want: "inspect by name"},
@@ -133,14 +139,15 @@ var table = map[string][]move{
 	),
 	"kill of what only the name of is known, and which is another's": of(
 		starting(),
-		move{in: killT},
+		move{in: killT, want: "cancel t"},
 		move{in: answer{err: errLater}, want: "inspect by name"},
 		move{in: answer{k: container("t", provider.StateUp, func(k *provider.Container) { k.Owner.Cluster = "other" })}, want: "report KILLED"},
 	),
 	"kill of what was created and never started": of(
 		starting(),
 		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}},
+		move{in: answer{err: errLater}, want: again(errLater)},
+		move{in: acked("t")},
 		move{in: killT, want: "inspect c-t"},
 		move{in: answer{k: container("t", provider.StateCreated)}, want: "report KILLED"},
 		move{in: acked("t")},
@@ -149,7 +156,8 @@ var table = map[string][]move{
 	"kill of what was created and started meanwhile": of(
 		starting(),
 		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}},
+		move{in: answer{err: errLater}, want: again(errLater)},
+		move{in: acked("t")},
 		move{in: killT, want: "inspect c-t"},
 		move{in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 5s"},
 	),
@@ -218,24 +226,29 @@ var table = map[string][]move{
 	"no capacity": of(starting(), move{in: answer{err: errCapacity}, want: "report FAILED"}),
 	"throttle, denied and others are tried again": of(
 		starting(),
-		move{in: answer{err: errThrottle}},
+		move{in: answer{err: errThrottle}, want: again(errThrottle)},
+		move{in: acked("t")},
 		move{wait: 500 * time.Millisecond, want: "launch t"},
-		move{in: answer{err: errDenied}},
+		move{in: answer{err: errDenied}, want: again(errDenied)},
+		move{in: acked("t")},
 		move{wait: 999 * time.Millisecond},
 		move{wait: time.Millisecond, want: "launch t"},
-		move{in: answer{err: context.DeadlineExceeded}},
+		move{in: answer{err: context.DeadlineExceeded}, want: again(context.DeadlineExceeded)},
+		move{in: acked("t")},
 		move{wait: 2 * second, want: "launch t"},
 		move{in: answer{k: container("t", provider.StateUp)}, want: "report RUNNING; announce 10.0.0.1"},
 	),
 	"no success in time": of(
 		starting(),
-		move{in: answer{err: errThrottle}},
+		move{in: answer{err: errThrottle}, want: again(errThrottle)},
+		move{in: acked("t")},
 		move{wait: 500 * time.Millisecond, want: "launch t"},
 		move{wait: 10 * time.Minute, in: answer{err: errThrottle}, want: "report FAILED"},
 	),
 	"a lost answer": of(
 		starting(),
-		move{in: answer{err: errLater}},
+		move{in: answer{err: errLater}, want: again(errLater)},
+		move{in: acked("t")},
 		move{in: up, want: "report RUNNING; announce 10.0.0.1"},
 		move{wait: second},
 	),
@@ -274,7 +287,7 @@ var table = map[string][]move{
 	),
 	"the framework's end during the launch": of(
 		launched(),
-		move{in: shutOff},
+		move{in: shutOff, want: "cancel t"},
 		move{in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 5s"},
 		move{in: answer{}},
 		move{in: exited(143)},
@@ -362,7 +375,7 @@ var table = map[string][]move{
 	),
 	"up after its end": of(
 		starting(),
-		move{in: killT},
+		move{in: killT, want: "cancel t"},
 		move{in: answer{err: errLater}, want: "inspect by name"},
 		move{in: answer{err: errAbsent}, want: "report KILLED"},
 		move{in: up, want: "stop c-t 5s"},
@@ -553,7 +566,7 @@ func TestStatuses(t *testing.T) {
 			task.Status{State: task.Failed, Source: task.SourceAgent, Reason: task.ReasonContainerLaunchFailed, Message: errRejected.Error()},
 		},
 		{
-			"killed before the start", of(starting(), move{in: killT}, move{in: answer{err: errRejected}, want: "report KILLED"}),
+			"killed before the start", of(starting(), move{in: killT, want: "cancel t"}, move{in: answer{err: errRejected}, want: "report KILLED"}),
 			task.Status{State: task.Killed, Source: task.SourceAgent, Reason: task.ReasonKilledDuringLaunch, Message: "Killed before it was started"},
 		},
 		{
@@ -674,7 +687,7 @@ func TestRoster(t *testing.T) {
 	if got.Tasks[0].Pending != nil || got.Tasks[1].Pending == nil || len(got.Tasks[0].History) != 2 {
 		t.Errorf("updates: %+v", got.Tasks)
 	}
-	h.play([]move{{in: ShutdownFramework{ID: "f2"}}})
+	h.play([]move{{in: ShutdownFramework{ID: "f2"}, want: "cancel u"}})
 	if got = h.core.Roster(); len(got.Tasks) != 1 || len(got.Frameworks) != 1 {
 		t.Errorf("a framework that was shut down is still shown: %+v", got)
 	}

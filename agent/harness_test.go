@@ -160,6 +160,12 @@ func (h *harness) take(e Effect) string {
 	case Report:
 		h.last[e.Key.ID] = e.Status.UUID
 		text := "report " + short(e.Status.State)
+		if e.Status.Healthy != nil {
+			text += map[bool]string{true: " healthy", false: " unhealthy"}[*e.Status.Healthy]
+		}
+		if e.Status.State == task.Starting && e.Status.Message != "" {
+			text += " (" + e.Status.Message + ")"
+		}
 		if e.Latest != e.Status.State {
 			text += " latest " + short(e.Latest)
 		}
@@ -170,6 +176,12 @@ func (h *harness) take(e Effect) string {
 		return "withdraw"
 	case AllKnown:
 		return "all known"
+	case SaveDrain:
+		return map[bool]string{true: "draining", false: "drained"}[e.Config != nil]
+	case Cancel:
+		return "cancel " + e.Key.ID
+	case Probe:
+		return strings.TrimSpace("probe " + e.ID + " " + e.Address)
 	}
 	if h.silent {
 		return ""

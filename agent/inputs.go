@@ -23,7 +23,11 @@ type (
 	Recover struct {
 		Tasks      []Record
 		Frameworks []Framework
+		Drain      *DrainConfig
 	}
+
+	// Drain ends all tasks and refuses new ones until the last is gone.
+	Drain struct{ Config DrainConfig }
 
 	// Launch asks for a task. Asking again changes nothing.
 	Launch struct {
@@ -80,6 +84,15 @@ type (
 		Err       error
 	}
 
+	// Probed is the answer to a Probe. Cause says in words why the container
+	// is not healthy.
+	Probed struct {
+		Key     task.Key
+		ID      string
+		Healthy bool
+		Cause   string
+	}
+
 	// Tick is said when Next has come.
 	Tick struct{}
 )
@@ -102,6 +115,8 @@ func (Parted) input()            {}
 func (WatchStarted) input()      {}
 func (Seen) input()              {}
 func (Done) input()              {}
+func (Probed) input()            {}
+func (Drain) input()             {}
 func (Tick) input()              {}
 
 // Effect is one thing that the shell must do. All Saves of a batch are
@@ -137,6 +152,20 @@ type (
 		Withdraw bool // Stop: take the task out of the registry first
 	}
 
+	// Cancel ends the wait for a task's launch that is under way, or takes it
+	// out of the queue. Its answer comes as Done all the same.
+	Cancel struct{ Key task.Key }
+
+	// Probe asks whether a container is healthy, at Address (host:port, empty
+	// for a command and while none is known), within Check.Timeout. The answer
+	// comes back as Probed. At most one probe per task is under way.
+	Probe struct {
+		Key     task.Key
+		ID      string
+		Address string
+		Check   *task.HealthCheck // read only
+	}
+
 	// Report sends a status update to the master. Latest is the task's newest
 	// state, which may be ahead of the update in the queue.
 	Report struct {
@@ -159,6 +188,10 @@ type (
 		Framework *Framework
 	}
 
+	// SaveDrain makes it durable that the agent drains; a nil Config that it
+	// does not.
+	SaveDrain struct{ Config *DrainConfig }
+
 	// Announce says that a task can be reached now.
 	Announce struct {
 		Key       task.Key
@@ -175,19 +208,34 @@ type (
 )
 
 func (Call) effect()          {}
+func (Cancel) effect()        {}
+func (Probe) effect()         {}
 func (Report) effect()        {}
 func (Save) effect()          {}
 func (SaveFramework) effect() {}
+func (SaveDrain) effect()     {}
 func (Announce) effect()      {}
 func (AllKnown) effect()      {}
 func (Withdraw) effect()      {}
+
+// Cause is why the agent itself ends a task; empty where nobody or a master does.
+type Cause string
+
+// The causes.
+const (
+	CauseMaxCompletion Cause = "max completion time"
+	CauseUnhealthy     Cause = "unhealthy"
+)
 
 // Record is what must survive a restart of the agent.
 type Record struct {
 	Spec      task.Spec
 	Name      string
 	Stop      bool // the master wants the task's end
-	Silent    bool // its framework is gone: no updates
+	Cause     Cause
+	Why       string // the cause's own words
+	Healthy   *bool  // what the last health check said; nil before
+	Silent    bool   // its framework is gone: no updates
 	Grace     *time.Duration
 	Tried     bool // a launch may have reached the provider
 	State     task.State

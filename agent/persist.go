@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,10 +19,12 @@ import (
 //	agent/framework/<framework>      Framework
 //	agent/spec/<framework>/<task>    task.Spec, written once
 //	agent/task/<framework>/<task>    Record without its Spec
+//	agent/drain                      DrainConfig, while draining
 const (
 	frameworkPrefix = "agent/framework/"
 	specPrefix      = "agent/spec/"
 	taskPrefix      = "agent/task/"
+	drainKey        = "agent/drain"
 )
 
 func keyPath(k task.Key) string { return k.Framework + "/" + k.ID }
@@ -32,6 +35,9 @@ func keyPath(k task.Key) string { return k.Framework + "/" + k.ID }
 type savedRecord struct {
 	Name      string
 	Stop      bool           `json:",omitzero"`
+	Cause     Cause          `json:",omitzero"`
+	Why       string         `json:",omitzero"`
+	Healthy   *bool          `json:",omitzero"`
 	Silent    bool           `json:",omitzero"`
 	Grace     *time.Duration `json:",omitzero"`
 	Tried     bool           `json:",omitzero"`
@@ -45,7 +51,8 @@ type savedRecord struct {
 
 func lean(r *Record) *savedRecord {
 	out := &savedRecord{
-		Name: r.Name, Stop: r.Stop, Silent: r.Silent, Grace: r.Grace, Tried: r.Tried, State: r.State, Since: r.Since,
+		Name: r.Name, Stop: r.Stop, Cause: r.Cause, Why: r.Why, Healthy: r.Healthy, Silent: r.Silent, Grace: r.Grace,
+		Tried: r.Tried, State: r.State, Since: r.Since,
 		History: make([]task.Status, len(r.History)), Pending: len(r.Pending),
 	}
 	if k := &r.Container; k.ID != "" {
@@ -63,7 +70,8 @@ func lean(r *Record) *savedRecord {
 // known last.
 func (s *savedRecord) full(spec task.Spec) (Record, error) {
 	r := Record{
-		Spec: spec, Name: s.Name, Stop: s.Stop, Silent: s.Silent, Grace: s.Grace, Tried: s.Tried, State: s.State, Since: s.Since, History: s.History,
+		Spec: spec, Name: s.Name, Stop: s.Stop, Cause: s.Cause, Why: s.Why, Healthy: s.Healthy, Silent: s.Silent, Grace: s.Grace,
+		Tried: s.Tried, State: s.State, Since: s.Since, History: s.History,
 	}
 	if s.Pending > len(s.History) {
 		return r, fmt.Errorf("agent: the record of task %s has %d pending updates and a history of %d", spec.Key, s.Pending, len(s.History))
@@ -99,6 +107,8 @@ func saveOps(fx []Effect) ([]store.Op, error) {
 			if last[e.Key] == i {
 				ops, err = saveTask(ops, e, specs[e.Key])
 			}
+		case SaveDrain:
+			ops, err = saveValue(ops, drainKey, e.Config == nil, e.Config)
 		case SaveFramework:
 			ops, err = saveValue(ops, frameworkPrefix+e.ID, e.Framework == nil, e.Framework)
 		}
@@ -145,8 +155,26 @@ func loadState(ctx context.Context, s store.Store) (Recover, error) {
 		}
 		out.Frameworks = append(out.Frameworks, f)
 	}
+	if out.Drain, err = loadDrain(ctx, s); err != nil {
+		return out, err
+	}
 	out.Tasks, err = loadTasks(ctx, s)
 	return out, err
+}
+
+func loadDrain(ctx context.Context, s store.Store) (*DrainConfig, error) {
+	e, err := s.Get(ctx, drainKey)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("agent: read state: %w", err)
+	}
+	var d DrainConfig
+	if err := json.Unmarshal(e.Value, &d); err != nil {
+		return nil, fmt.Errorf("agent: the record %s cannot be read: %w", e.Key, err)
+	}
+	return &d, nil
 }
 
 func loadTasks(ctx context.Context, s store.Store) ([]Record, error) {

@@ -41,6 +41,7 @@ type Options struct {
 	Registry Registry      // may be nil
 	Log      *slog.Logger  // nil: slog.Default
 	Workers  int           // calls of the provider at a time; 0: 32
+	Probes   int           // health probes at a time; 0: 32
 	Withdraw time.Duration // how long a stop waits for the registry; 0: 2s
 }
 
@@ -50,6 +51,7 @@ type Runner struct {
 	opt   Options
 	log   *slog.Logger
 	calls *callQueue
+	probe *prober
 	link  Link
 
 	mu      sync.Mutex
@@ -66,11 +68,16 @@ func NewRunner(opt Options) *Runner {
 	if opt.Workers <= 0 {
 		opt.Workers = 32
 	}
+	if opt.Probes <= 0 {
+		opt.Probes = 32
+	}
 	if opt.Withdraw <= 0 {
 		opt.Withdraw = 2 * time.Second
 	}
+	probe := newProber(opt.Provider)
+	opt.Core.NoExec = opt.Core.NoExec || probe.exec == nil
 	return &Runner{
-		opt: opt, log: opt.Log, calls: newCallQueue(),
+		opt: opt, log: opt.Log, calls: newCallQueue(), probe: probe,
 		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 }
@@ -121,7 +128,10 @@ func (r *Runner) Run(ctx context.Context, link Link) error {
 	for range r.opt.Workers {
 		g.Go(func() error { return r.work(ctx) })
 	}
-	g.Go(func() error { <-ctx.Done(); r.calls.close(); return nil })
+	for range r.opt.Probes {
+		g.Go(func() error { r.probe.work(ctx, r.Put); return nil })
+	}
+	g.Go(func() error { <-ctx.Done(); r.calls.close(); r.probe.close(); return nil })
 	return g.Wait()
 }
 
@@ -179,7 +189,7 @@ func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
 		}
 	}
 	for _, e := range fx {
-		r.dispatch(e)
+		r.dispatch(ctx, e)
 	}
 	for _, view := range views {
 		view(core)
@@ -187,7 +197,7 @@ func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
 	return nil
 }
 
-func (r *Runner) dispatch(e Effect) {
+func (r *Runner) dispatch(ctx context.Context, e Effect) {
 	switch e := e.(type) {
 	case Report:
 		r.log.Debug("report", "task", e.Key, "state", e.Status.State, "message", e.Status.Message)
@@ -195,13 +205,19 @@ func (r *Runner) dispatch(e Effect) {
 			r.link.Report(e)
 		}
 	case Call:
-		r.calls.put(e)
+		r.calls.put(ctx, e)
+	case Cancel:
+		if j := r.calls.cancel(e.Key); j != nil {
+			r.Put(Done{Call: j.Call, Err: context.Canceled})
+		}
+	case Probe:
+		r.probe.put(e)
 	case Announce:
 		if r.opt.Registry != nil {
 			r.opt.Registry.Announce(e.Spec, e.Container)
 		}
 	case Withdraw:
-		r.calls.put(Call{Key: e.Key, Withdraw: true})
+		r.calls.put(ctx, Call{Key: e.Key, Withdraw: true})
 	case AllKnown:
 		if r.opt.Registry != nil {
 			r.opt.Registry.AllKnown()
@@ -245,25 +261,31 @@ func (r *Runner) watchOnce(ctx context.Context) error {
 // work makes the provider's calls, one at a time per worker.
 func (r *Runner) work(ctx context.Context) error {
 	for {
-		call, ok := r.calls.get()
+		j, ok := r.calls.get()
 		if !ok {
 			return nil
 		}
-		if call.Withdraw {
-			r.withdraw(ctx, call.Key)
+		if j.Withdraw {
+			r.withdraw(ctx, j.Key)
 		}
-		if call.Op == OpNone {
-			continue
+		if j.Op != OpNone {
+			r.do(ctx, j)
 		}
-		container, err := r.make(ctx, call)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && !errors.Is(err, provider.ErrNotFound) {
-			r.log.Warn("backend call failed", "op", call.Op.String(), "task", call.Key.String(), "id", call.ID, "error", err)
-		}
-		r.Put(Done{Call: call, Container: container, Err: err})
 	}
+}
+
+// do makes one call; its answer is an input, unless the runner ends.
+func (r *Runner) do(ctx context.Context, j *job) {
+	container, err := r.make(j.ctx, j.Call)
+	canceled := j.ctx.Err() != nil
+	r.calls.done(j)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil && !canceled && !errors.Is(err, provider.ErrNotFound) {
+		r.log.Warn("backend call failed", "op", j.Op.String(), "task", j.Key.String(), "id", j.ID, "error", err)
+	}
+	r.Put(Done{Call: j.Call, Container: container, Err: err})
 }
 
 func (r *Runner) make(ctx context.Context, call Call) (provider.Container, error) {

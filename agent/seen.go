@@ -180,15 +180,22 @@ func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect 
 	case final:
 		r.Tried = false
 		return c.launchFailed(now, r, in.Err.Error(), fx)
-	case now.Sub(r.Since) >= c.cfg.LaunchTimeout && !r.Stop:
-		return c.launchFailed(now, r, "no success within "+c.cfg.LaunchTimeout.String()+": "+in.Err.Error(), fx)
+	}
+	return c.launchAgain(now, r, in.Err, fx)
+}
+
+// launchAgain: the launch may have gone through all the same, so a task that is
+// to stop is looked up.
+func (c *Core) launchAgain(now time.Time, r *row, err error, fx []Effect) []Effect {
+	if why := c.overdue(now, r, err); why != "" {
+		return c.launchFailed(now, r, why, fx)
 	}
 	c.retryAt(r, now.Add(c.backoff(r)))
 	if r.Stop {
 		r.tryAt = time.Time{}
 		return c.advance(now, r, fx)
 	}
-	return fx
+	return c.trouble(now, r, err, fx)
 }
 
 // former says whether the container is what an earlier task of the same key has
@@ -275,11 +282,12 @@ type Roster struct {
 	Tasks      []Task
 	Kept       int // stopped containers that wait for their removal
 	Orphans    int
+	Drain      *DrainConfig // nil: not draining
 }
 
 // Roster lists all tasks, oldest first. The contents must not be changed.
 func (c *Core) Roster() Roster {
-	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans)}
+	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain}
 	used := map[string]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {

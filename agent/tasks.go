@@ -15,9 +15,11 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	for _, rec := range in.Tasks {
 		r := &row{Record: rec, key: rec.Spec.Key}
 		c.add(r)
+		c.limit(r)
 		fx = c.resend(now, r, fx)
 	}
-	return fx
+	c.drain = in.Drain
+	return c.endDrain(fx)
 }
 
 func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {
@@ -25,11 +27,23 @@ func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {
 	if c.tasks[key] != nil {
 		return fx
 	}
+	if c.drain != nil {
+		return c.refuse(now, Refuse{
+			Framework: in.Framework, Key: key, State: lostAs(in.Framework.PartitionAware, task.Dropped),
+			Reason: reasonDraining, Message: "The agent is draining and takes no tasks",
+		}, fx)
+	}
+	if why := c.unlaunchable(&in.Spec); why != "" {
+		return c.refuse(now, Refuse{
+			Framework: in.Framework, Key: key, State: task.Failed, Reason: task.ReasonContainerLaunchFailed, Message: why,
+		}, fx)
+	}
 	_, fx = c.framework(in.Framework, fx)
 	r := &row{key: key, Record: Record{
 		Spec: in.Spec, Name: ContainerName(c.cfg.Owner.Cluster, key, in.Spec.Name), State: task.Staging, Since: now, Tried: true,
 	}}
 	c.add(r)
+	c.limit(r)
 	fx = append(fx, Save{Key: key, Record: &r.Record, Spec: true})
 	fx = c.update(now, r, task.Status{State: task.Starting, Source: task.SourceExecutor}, fx)
 	return c.advance(now, r, fx)
@@ -60,13 +74,27 @@ func (c *Core) kill(now time.Time, in Kill, fx []Effect) []Effect {
 			Reason: task.ReasonExecutorTerminated, Message: "The agent does not know this task",
 		}, fx)
 	}
-	if r.State.Terminal() {
+	if r.State.Terminal() || r.Cause == CauseMaxCompletion { // that one has no grace left to change
 		return fx
 	}
-	r.Stop, r.Grace, r.again, r.look = true, in.Grace, true, false
+	return c.stop(now, r, c.bounded(r, in.Grace), fx)
+}
+
+// stop makes a task end, or end sooner.
+func (c *Core) stop(now time.Time, r *row, grace *time.Duration, fx []Effect) []Effect {
+	r.Stop, r.Grace, r.again, r.look, r.deadline = true, grace, true, false, time.Time{}
 	fx = append(fx, Save{Key: r.key, Record: &r.Record})
 	r.tryAt, r.failures = time.Time{}, 0
-	return c.advance(now, r, fx)
+	return c.advance(now, r, c.cancel(r, fx))
+}
+
+// cancel gives up a launch that is under way, so that a long pull of an image
+// delays no kill; what came of it is looked up by name.
+func (c *Core) cancel(r *row, fx []Effect) []Effect {
+	if r.inFlight != OpLaunch {
+		return fx
+	}
+	return append(fx, Cancel{Key: r.key})
 }
 
 func lostAs(partitionAware bool, s task.State) task.State {
@@ -87,8 +115,8 @@ func (c *Core) shutdownFramework(now time.Time, in ShutdownFramework, fx []Effec
 			continue
 		}
 		fx = append(fx, Save{Key: r.key, Record: &r.Record})
-		r.tryAt = time.Time{}
-		fx = c.advance(now, r, fx)
+		r.tryAt, r.deadline = time.Time{}, time.Time{}
+		fx = c.advance(now, r, c.cancel(r, fx))
 	}
 	return fx
 }
@@ -150,7 +178,11 @@ func (c *Core) advance(now time.Time, r *row, fx []Effect) []Effect {
 
 func (c *Core) advanceLaunch(now time.Time, r *row, fx []Effect) []Effect {
 	if now.Sub(r.Since) >= c.cfg.LaunchTimeout && r.failures > 0 {
-		return c.launchFailed(now, r, "the launch did not succeed within "+c.cfg.LaunchTimeout.String(), fx)
+		why := "the launch did not succeed within " + c.cfg.LaunchTimeout.String()
+		if n := len(r.troubles); n > 0 {
+			why += ": " + r.troubles[n-1]
+		}
+		return c.launchFailed(now, r, why, fx)
 	}
 	return c.call(r, Call{Op: OpLaunch, Key: r.key, Name: r.Name, Spec: &r.Spec}, fx)
 }

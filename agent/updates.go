@@ -15,15 +15,38 @@ func (c *Core) update(now time.Time, r *row, s task.Status, fx []Effect) []Effec
 	if r.orphan || r.State.Terminal() || s.State.Rank() <= r.State.Rank() {
 		return fx
 	}
-	s.Time, s.Container = now, containerStatus(r)
+	s = c.drained(r, s)
 	r.State = s.State
 	if s.State.Terminal() {
 		fx = c.withdraw(r, fx)
 	}
+	return c.queue(now, r, s, fx)
+}
+
+// repeat reports the state that a task is in once more, with news in it.
+func (c *Core) repeat(now time.Time, r *row, s task.Status, fx []Effect) []Effect {
+	if r.orphan || r.State.Terminal() || r.State != s.State {
+		return fx
+	}
+	return c.queue(now, r, s, fx)
+}
+
+// maxPending bounds the updates that wait for their acknowledgement: beyond it a
+// repeated state takes the place of its predecessor.
+const maxPending = 16
+
+// queue adds a status to the history and to those that are to be acknowledged.
+// What a Roster has given away is never written.
+func (c *Core) queue(now time.Time, r *row, s task.Status, fx []Effect) []Effect {
 	if r.Silent {
 		return c.afterSilent(now, r, fx)
 	}
-	s.UUID = c.cfg.NewUUID()
+	s.Time, s.Container, s.UUID = now, containerStatus(r), c.cfg.NewUUID()
+	n, waiting := len(r.History), len(r.Pending)
+	if n > 0 && r.History[n-1].State == s.State && (waiting == 0 || waiting >= maxPending) {
+		r.History = r.History[: n-1 : n-1]
+		r.Pending = r.Pending[:max(waiting-1, 0):max(waiting-1, 0)]
+	}
 	r.Pending = append(r.Pending, s)
 	kept := s
 	kept.Data = nil
@@ -80,12 +103,22 @@ func (c *Core) ack(now time.Time, in Ack, fx []Effect) []Effect {
 		return fx
 	}
 	ended := r.Pending[0].State.Terminal()
+	r.forgetRepeated()
 	r.Pending = slices.Clone(r.Pending[1:])
 	if ended {
 		return c.finish(now, r, fx)
 	}
 	fx = append(fx, Save{Key: r.key, Record: &r.Record})
 	return c.resendNow(now, r, fx)
+}
+
+// forgetRepeated: of a state that was reported more than once the history keeps
+// the last status (master.cpp, updateTask), and all that is not acknowledged.
+func (r *row) forgetRepeated() {
+	front := len(r.History) - len(r.Pending)
+	if front >= 0 && front+1 < len(r.History) && r.History[front].State == r.History[front+1].State {
+		r.History = slices.Delete(slices.Clone(r.History), front, front+1)
+	}
 }
 
 // finish forgets a task whose end is acknowledged and lets its container go.
@@ -128,6 +161,7 @@ func (c *Core) up(now time.Time, r *row, fx []Effect) []Effect {
 		return fx
 	}
 	r.failures = 0
+	c.startChecks(now, r)
 	fx = c.update(now, r, task.Status{State: task.Running, Source: task.SourceExecutor, Data: r.Container.Raw}, fx)
 	if has := len(r.Container.Addresses) > 0; !r.announced || has && !r.addressed {
 		r.announced, r.addressed = true, has
@@ -142,16 +176,16 @@ func (r *row) lacksAddress() bool {
 
 func (c *Core) killing(now time.Time, r *row, fx []Effect) []Effect {
 	if f := c.frameworks[r.key.Framework]; f != nil && f.KillingState && !r.orphan {
-		fx = c.update(now, r, task.Status{State: task.Killing, Source: task.SourceExecutor}, fx)
+		fx = c.update(now, r, r.caused(task.Status{State: task.Killing, Source: task.SourceExecutor}), fx)
 	}
 	return fx
 }
 
 // killed ends a task that never started.
 func (c *Core) killed(now time.Time, r *row, fx []Effect) []Effect {
-	return c.update(now, r, task.Status{
+	return c.update(now, r, r.caused(task.Status{
 		State: task.Killed, Source: task.SourceAgent, Reason: task.ReasonKilledDuringLaunch, Message: "Killed before it was started",
-	}, fx)
+	}), fx)
 }
 
 func (c *Core) launchFailed(now time.Time, r *row, message string, fx []Effect) []Effect {
@@ -173,6 +207,7 @@ func (c *Core) ended(now time.Time, r *row, fx []Effect) []Effect {
 	switch {
 	case r.Stop:
 		s.State = task.Killed
+		s = r.caused(s)
 	case r.Container.HasExit && r.Container.ExitCode == 0:
 		s.State = task.Finished
 	}
@@ -221,6 +256,7 @@ func (c *Core) vanished(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	if r.Stop {
 		s.State, s.Source, s.Reason = task.Killed, task.SourceExecutor, ""
+		s = r.caused(s)
 	}
 	return c.update(now, r, s, fx)
 }

@@ -15,12 +15,24 @@ func (w *wakes) add(at time.Time, r *row) { w.heap.Add(at, r) }
 func (w *wakes) next() time.Time {
 	for {
 		at, r := w.heap.Next()
-		if at.IsZero() || at.Equal(r.tryAt) || at.Equal(r.resendAt) {
+		if at.IsZero() || r.wants(at) {
 			return at
 		}
 		w.heap.Pop(at)
 	}
 }
+
+// wants says whether one of the row's times is this one.
+func (r *row) wants(at time.Time) bool {
+	return at.Equal(r.tryAt) || at.Equal(r.resendAt) || at.Equal(r.deadline) || at.Equal(r.checkAt)
+}
+
+func (r *row) sleep() {
+	r.tryAt, r.resendAt, r.deadline, r.checkAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+}
+
+// due says whether a time that was set has come.
+func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
 // pop returns a row whose time has come, or nil.
 func (w *wakes) pop(now time.Time) *row {

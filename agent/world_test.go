@@ -43,15 +43,17 @@ type world struct {
 	tasks   map[task.Key]*modelTask
 	order   []task.Key
 	shut    bool // framework f2 is gone
+	drained bool // the agent was drained once
 	foreign []string
 	strays  []string
 	trace   []string
 }
 
 type inFlight struct {
-	call Call
-	ans  memory.Answer
-	at   time.Time
+	call     Call
+	ans      memory.Answer
+	at       time.Time
+	canceled bool
 }
 
 type timer struct {
@@ -70,6 +72,11 @@ type modelTask struct {
 	acked    bool // and was acknowledged
 	vanished bool
 	missing  bool // the master told the agent that it should know it
+	checked  bool // it has a health check
+	sick     bool // and its probes may fail
+	drained  bool // it was launched when the agent may have drained
+	limit    time.Duration
+	since    time.Time
 }
 
 const patience = 30 * time.Second // what a call may take; launches four times as long
@@ -193,11 +200,34 @@ func (w *world) dispatch(e Effect) {
 	switch e := e.(type) {
 	case Call:
 		w.call(e)
+	case Cancel:
+		w.cancel(e.Key)
+	case Probe:
+		w.probe(e)
 	case Report:
 		if w.joined && !(w.faulty && w.chance(0.1)) {
 			w.receive(e)
 		}
 	}
+}
+
+// cancel gives up the wait for a launch: its answer is lost.
+func (w *world) cancel(k task.Key) {
+	for i, f := range w.calls {
+		if f.call.Op == OpLaunch && f.call.Key == k {
+			w.log("cancel the launch of %v", k)
+			w.calls[i].canceled, w.calls[i].at = true, w.now
+		}
+	}
+}
+
+func (w *world) probe(p Probe) {
+	m := w.tasks[p.Key]
+	if k, ok := w.mem.Lookup(nameIn(p.Key)); ok && k.ID != p.ID {
+		w.fatalf("%v: a probe of %s, which is not its container", p.Key, p.ID)
+	}
+	in := Probed{Key: p.Key, ID: p.ID, Healthy: !m.sick || w.chance(0.2), Cause: "sick"}
+	w.inLife(w.between(1, 5*time.Second), func() { w.put(in) })
 }
 
 // call does to the data center at once what the call asks for; the answer comes
@@ -227,7 +257,7 @@ func (w *world) call(c Call) {
 		a.Never, at = true, w.now.Add(limit)
 	}
 	w.log("call %s: %v", callText(c), a.Err)
-	w.calls = append(w.calls, inFlight{c, a, at})
+	w.calls = append(w.calls, inFlight{call: c, ans: a, at: at})
 }
 
 // byName finds a container's ID by its name, as engines do.
@@ -252,7 +282,9 @@ func nameIn(k task.Key) string { return ContainerName(owner.Cluster, k, "web") }
 
 func (w *world) answer(f inFlight) {
 	d := Done{Call: f.call, Err: context.DeadlineExceeded}
-	if !f.ans.Never {
+	if f.canceled {
+		d.Err = context.Canceled
+	} else if !f.ans.Never {
 		d.Container, d.Err = w.mem.Result(f.ans)
 	}
 	w.log("answer to %s: %s %v", callText(f.call), d.Container.State, d.Err)
@@ -360,7 +392,8 @@ func (w *world) receive(r Report) {
 
 func (w *world) fresh(m *modelTask, r Report) {
 	s := r.Status
-	if m.ended || s.State.Rank() <= m.state.Rank() {
+	news := s.State == task.Running && s.Reason == task.ReasonHealthCheckStatus || s.State == task.Starting && s.Message != ""
+	if m.ended || s.State.Rank() <= m.state.Rank() && (s.State != m.state || !news) {
 		w.fatalf("%v: %v after %v", m.key, s.State, m.state)
 	}
 	if r.Latest.Rank() < s.State.Rank() {
@@ -376,6 +409,12 @@ func (w *world) fresh(m *modelTask, r Report) {
 func (w *world) invented(m *modelTask, s task.Status) string {
 	k, exists := w.mem.Lookup(nameIn(m.key))
 	switch {
+	case s.Reason == task.ReasonMaxCompletionTime && (m.limit == 0 || w.now.Sub(m.since) < m.limit):
+		return "it had time left"
+	case s.Healthy != nil && (!m.checked || !*s.Healthy && !m.sick):
+		return "its health is another"
+	case s.Reason == task.ReasonMaxCompletionTime || s.Healthy != nil && s.State != task.Running && m.sick:
+		return ""
 	case s.State == task.Running && exists && k.Started.IsZero():
 		return "it never started"
 	case s.State == task.Finished && exists && (k.State != provider.StateExited || k.ExitCode != 0):
@@ -386,7 +425,9 @@ func (w *world) invented(m *modelTask, s task.Status) string {
 		return "nobody killed it"
 	case s.State == task.Gone && !m.vanished:
 		return "nobody removed it"
-	case (s.State == task.Dropped || s.State == task.Lost) && !m.missing:
+	case s.State == task.GoneByOperator && !m.killed:
+		return "nobody drained the agent"
+	case (s.State == task.Dropped || s.State == task.Lost) && !m.missing && !(m.drained && s.Reason == reasonDraining):
 		return "nobody missed it"
 	}
 	return ""
@@ -497,11 +538,32 @@ func (w *world) launch(*rapid.T) {
 		}
 	}
 	w.log("launch %v %v %v", key, s.Image, s.Env)
-	w.tasks[key] = &modelTask{key: key, state: task.Staging, uuids: map[task.UUID]task.State{}}
+	w.tasks[key] = &modelTask{key: key, state: task.Staging, uuids: map[task.UUID]task.State{}, since: w.now, drained: w.drained}
+	w.demand(w.tasks[key], &s)
 	w.order = append(w.order, key)
 	w.put(Launch{Framework: frameworkOf(key), Spec: s})
 	if w.chance(0.3) {
 		w.put(Launch{Framework: frameworkOf(key), Spec: s})
+	}
+}
+
+// demand gives some tasks a health check or a time to end.
+func (w *world) demand(m *modelTask, s *task.Spec) {
+	if m.checked = w.chance(0.3); m.checked {
+		s.Health = &task.HealthCheck{
+			Type: task.CheckTCP, Port: 80, Delay: time.Second, Interval: 3 * time.Minute, Grace: 10 * time.Second, Failures: 2,
+		}
+	}
+	if w.chance(0.1) {
+		m.limit = oneOf(w, 5*time.Second, 10*time.Minute)
+		s.MaxCompletion = m.limit
+	}
+}
+
+func (w *world) sicken(*rapid.T) {
+	if m := w.pick(); m != nil && m.checked {
+		w.log("%v is sick", m.key)
+		m.sick = true
 	}
 }
 
@@ -589,6 +651,24 @@ func (w *world) shutdown(*rapid.T) {
 	}
 }
 
+func (w *world) drain(*rapid.T) {
+	if !w.joined || w.chance(0.7) {
+		return
+	}
+	w.flush()
+	if !w.joined { // it has died
+		return
+	}
+	w.log("drain")
+	w.drained = true
+	for _, m := range w.tasks {
+		m.killed = m.killed || !m.ended
+	}
+	w.put(Drain{Config: DrainConfig{MaxGrace: new(time.Second), MarkGone: w.chance(0.5)}})
+	w.death = 0
+	w.flush()
+}
+
 func (w *world) addStray(*rapid.T) {
 	if len(w.strays) > 0 {
 		return
@@ -611,8 +691,8 @@ func (w *world) pass(*rapid.T) {
 
 func (w *world) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"launch": w.launch, "launch too": w.launch, "launch some": func(t *rapid.T) { w.launch(t); w.launch(t); w.launch(t) }, "kill": w.kill, "die": w.die, "vanish": w.vanish, "part": w.leave, "join": w.rejoin,
-		"faults": w.faults, "shutdown": w.shutdown, "stray": w.addStray, "pass": w.pass, "pass too": w.pass, "pass again": w.pass, "now": func(*rapid.T) { w.run(0) },
+		"launch": w.launch, "launch too": w.launch, "launch some": func(t *rapid.T) { w.launch(t); w.launch(t); w.launch(t) }, "kill": w.kill, "sicken": w.sicken, "die": w.die, "vanish": w.vanish, "part": w.leave, "join": w.rejoin,
+		"faults": w.faults, "shutdown": w.shutdown, "drain": w.drain, "stray": w.addStray, "pass": w.pass, "pass too": w.pass, "pass again": w.pass, "now": func(*rapid.T) { w.run(0) },
 		"crash":       func(*rapid.T) { w.death = 1 + w.rnd.IntN(3) },
 		"break watch": func(*rapid.T) { w.breakWatch() },
 		"":            func(*rapid.T) { w.check() },
@@ -657,6 +737,9 @@ func (w *world) settle() {
 			w.fatalf("%s is still there", name)
 		}
 	}
+	for _, r := range w.core.tasks {
+		r.checkAt = time.Time{} // checks go on
+	}
 	if n := w.core.Next(); !n.IsZero() && n.Before(w.now.Add(time.Hour)) {
 		w.fatalf("the core still wants something, in %v", n.Sub(w.now))
 	}
@@ -672,7 +755,7 @@ func (w *world) settled(m *modelTask) {
 	case over && r != nil:
 		w.fatalf("%v is over and not forgotten: %+v", m.key, r)
 	case over:
-	case m.killed:
+	case m.killed || m.limit > 0 || m.sick && m.checked:
 		w.fatalf("%v was killed and is %v, its container %v", m.key, m.state, k.State)
 	case m.state != task.Running || k.State != provider.StateUp:
 		w.fatalf("%v is %v, its container %v", m.key, m.state, k.State)
@@ -693,6 +776,9 @@ func (w *world) cleared() {
 		if m := w.tasks[r.Spec.Key]; m.acked || m.silent {
 			w.fatalf("%v is over and still saved", m.key)
 		}
+	}
+	if saved.Drain != nil && len(saved.Tasks) == 0 {
+		w.fatalf("still draining")
 	}
 	if len(saved.Frameworks) != len(frameworks) {
 		w.fatalf("saved frameworks %v, tasks of %v", saved.Frameworks, frameworks)

@@ -172,6 +172,7 @@ func TestSpecRefuses(t *testing.T) {
 		return &mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_DOCKER.Enum(), Volumes: []*mesosv1.Volume{v}}}
 	}
 	for want, in := range map[string]*mesosv1.TaskInfo{
+		"generic checks":                {Check: &mesosv1.CheckInfo{}},
 		"custom executors":              {Executor: &mesosv1.ExecutorInfo{}},
 		"volume 0 (/x): host path or":   volume(&mesosv1.Volume{ContainerPath: new("/x")}),
 		"SANDBOX_PATH are not":          volume(&mesosv1.Volume{ContainerPath: new("/x"), Source: &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_SANDBOX_PATH.Enum()}}),
@@ -183,6 +184,24 @@ func TestSpecRefuses(t *testing.T) {
 	} {
 		if _, err := Spec("f1", in); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+// Old frameworks name no type of a health check: what is there tells it.
+func TestHealthCheckWithoutType(t *testing.T) {
+	for want, in := range map[task.CheckType]*mesosv1.HealthCheck{
+		task.CheckHTTP:    {Http: &mesosv1.HealthCheck_HTTPCheckInfo{Port: new(uint32(80))}},
+		task.CheckTCP:     {Tcp: &mesosv1.HealthCheck_TCPCheckInfo{Port: new(uint32(80))}},
+		task.CheckCommand: {Command: &mesosv1.CommandInfo{Value: new("true")}},
+	} {
+		s, err := Spec("f1", &mesosv1.TaskInfo{HealthCheck: in})
+		if err != nil || s.Health.Type != want {
+			t.Fatalf("error %v, check %+v, want type %v", err, s.Health, want)
+		}
+		h := s.Health
+		if h.Delay != 15*time.Second || h.Interval != 10*time.Second || h.Timeout != 20*time.Second || h.Grace != 10*time.Second || h.Failures != 3 {
+			t.Errorf("defaults: %+v", h)
 		}
 	}
 }

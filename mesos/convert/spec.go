@@ -23,6 +23,9 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	if t.Executor != nil {
 		return s, errors.New("custom executors are not supported by this agent; give the task a command or a container instead")
 	}
+	if t.Check != nil {
+		return s, errors.New("generic checks (TaskInfo.check) are not supported for Docker tasks; use health_check instead")
+	}
 	if s.Limits, err = limits(t.Limits); err != nil {
 		return s, err
 	}
@@ -193,10 +196,10 @@ func health(h *mesosv1.HealthCheck) *task.HealthCheck {
 		Delay: seconds(h.GetDelaySeconds()), Interval: seconds(h.GetIntervalSeconds()), Timeout: seconds(h.GetTimeoutSeconds()),
 		Grace: seconds(h.GetGracePeriodSeconds()), Failures: h.GetConsecutiveFailures(),
 	}
-	switch h.GetType() {
-	case mesosv1.HealthCheck_HTTP:
+	switch kind := h.GetType(); {
+	case kind == mesosv1.HealthCheck_HTTP || kind == mesosv1.HealthCheck_UNKNOWN && h.Http != nil:
 		out.Type, out.Port, out.Scheme, out.Path = task.CheckHTTP, uint16(h.GetHttp().GetPort()), h.GetHttp().GetScheme(), h.GetHttp().GetPath()
-	case mesosv1.HealthCheck_TCP:
+	case kind == mesosv1.HealthCheck_TCP || kind == mesosv1.HealthCheck_UNKNOWN && h.Tcp != nil:
 		out.Type, out.Port = task.CheckTCP, uint16(h.GetTcp().GetPort())
 	default:
 		out.Type, out.Command = task.CheckCommand, command(h.GetCommand())

@@ -159,6 +159,7 @@ type env struct {
 	node   *libprocess.Node
 	done   chan error
 	stop   func()
+	tune   func(*Link) // before it runs; may be nil
 
 	mu     sync.Mutex
 	leader *fakeMaster
@@ -204,6 +205,9 @@ func (e *env) start() {
 		Node: e.node, Self: e.node.UPID("slave(1)"), Master: e.find, Hostname: "dc-1.example", Resources: total, Version: "1.11.0",
 		Store: e.store, Backoff: 20 * time.Millisecond, Log: quiet,
 	})
+	if e.tune != nil {
+		e.tune(e.link)
+	}
 	stopNode := background(e.t, e.node.Run)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.done = make(chan error, 1)

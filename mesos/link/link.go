@@ -14,6 +14,7 @@ import (
 
 	"github.com/mesopool/mesopool/agent"
 	"github.com/mesopool/mesopool/mesos/convert"
+	"github.com/mesopool/mesopool/mesos/crammd5"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -38,6 +39,8 @@ type Config struct {
 	Version    string // SemVer of the Mesos that is spoken, such as 1.11.0
 	Store      store.Store
 	Backoff    time.Duration // --registration_backoff_factor; 0: 1s
+	Credential *crammd5.Credential
+	Recheck    time.Duration // how often Master is asked while registered; 0: never
 	Log        *slog.Logger
 }
 
@@ -46,7 +49,8 @@ type Link struct {
 	cfg     Config
 	log     *slog.Logger
 	agent   Agent
-	version []byte // resource version, new at every start
+	version []byte        // resource version, new at every start
+	patient time.Duration // with a master that authenticates, at first
 
 	events chan any
 
@@ -80,7 +84,7 @@ func New(cfg Config) *Link {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Link{cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: randomUUID()}
+	return &Link{cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: randomUUID(), patient: 5 * time.Second}
 }
 
 func randomUUID() []byte {
@@ -203,12 +207,18 @@ func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 	if err := pause(ctx, mathrand.N(most/4)); err != nil {
 		return libprocess.UPID{}, err
 	}
+	proof := &proof{link: l}
 	for {
 		master, err := l.find(ctx)
 		if err != nil {
 			return master, err
 		}
 		l.follow(master)
+		if ok, err := proof.give(ctx, master); err != nil {
+			return master, err
+		} else if !ok {
+			continue
+		}
 		if err := l.sendRegistration(ctx); err != nil {
 			return master, err
 		}
@@ -221,6 +231,7 @@ func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 			return master, err
 		case answer == unreachable: // nothing is overloaded by trying again soon
 			most = min(most, 4*l.cfg.Backoff)
+			proof.void()
 		}
 	}
 }
@@ -274,10 +285,15 @@ func shutdownError(message string) error {
 func (l *Link) stay(ctx context.Context, master libprocess.UPID) (string, error) {
 	check := time.NewTicker(time.Second)
 	defer check.Stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	other := l.otherLeader(ctx, master)
 	for {
 		select {
 		case <-ctx.Done():
 			return "", ctx.Err()
+		case now := <-other:
+			return "another master leads: " + now.String(), nil
 		case <-check.C:
 			if quiet := l.quiet(); quiet > 0 {
 				return fmt.Sprintf("the master has not pinged for %s", quiet.Round(time.Second)), nil
@@ -295,6 +311,24 @@ func (l *Link) stay(ctx context.Context, master libprocess.UPID) (string, error)
 			}
 		}
 	}
+}
+
+// otherLeader tells when somebody else leads. Not to find a leader is no news:
+// the master that has registered the agent is believed until it falls silent.
+func (l *Link) otherLeader(ctx context.Context, master libprocess.UPID) <-chan libprocess.UPID {
+	out := make(chan libprocess.UPID, 1)
+	if l.cfg.Recheck <= 0 {
+		return out
+	}
+	go func() {
+		for pause(ctx, l.cfg.Recheck) == nil {
+			if now, err := l.cfg.Master(ctx); err == nil && now != master {
+				out <- now
+				return
+			}
+		}
+	}()
+	return out
 }
 
 // quiet returns how long there was no ping, if that is too long.

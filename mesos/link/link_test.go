@@ -318,6 +318,12 @@ func TestOrders(t *testing.T) {
 		GracePeriod: &mesosv1.DurationInfo{Nanoseconds: new(int64(3 * time.Second))},
 	}})
 	diff(t, "kill with a grace", agent.Kill{Key: key, Grace: new(3 * time.Second)}, input[agent.Kill](e))
+	e.send(&messages.DrainSlaveMessage{Config: &mesosv1.DrainConfig{}})
+	diff(t, "drain", agent.Drain{}, input[agent.Drain](e))
+	e.send(&messages.DrainSlaveMessage{Config: &mesosv1.DrainConfig{
+		MaxGracePeriod: &mesosv1.DurationInfo{Nanoseconds: new(int64(time.Minute))}, MarkGone: new(true),
+	}})
+	diff(t, "drain for good", agent.Drain{Config: agent.DrainConfig{MaxGrace: new(time.Minute), MarkGone: true}}, input[agent.Drain](e))
 	u := task.UUID{1, 2, 3, 15: 4}
 	e.send(&messages.StatusUpdateAcknowledgementMessage{
 		FrameworkId: frameworkID, TaskId: taskID("t"), SlaveId: &mesosv1.AgentID{Value: new(agentID)}, Uuid: u[:],

@@ -60,6 +60,8 @@ func (l *Link) receiveFromMaster(m libprocess.Message) {
 		decode(l, m, new(messages.ShutdownFrameworkMessage), func(s *messages.ShutdownFrameworkMessage) {
 			l.agent.Put(agent.ShutdownFramework{ID: s.GetFrameworkId().GetValue()})
 		})
+	case "mesos.internal.DrainSlaveMessage":
+		decode(l, m, new(messages.DrainSlaveMessage), l.drain)
 	case "mesos.internal.ShutdownMessage":
 		decode(l, m, new(messages.ShutdownMessage), func(s *messages.ShutdownMessage) { l.post(eventShutdown{s.GetMessage()}) })
 	default:
@@ -232,6 +234,15 @@ func (l *Link) killTask(m *messages.KillTaskMessage) {
 		k.Grace = new(time.Duration(g.GetNanoseconds()))
 	}
 	l.agent.Put(k)
+}
+
+func (l *Link) drain(m *messages.DrainSlaveMessage) {
+	d := agent.DrainConfig{MarkGone: m.GetConfig().GetMarkGone()}
+	if g := m.GetConfig().GetMaxGracePeriod(); g != nil {
+		d.MaxGrace = new(time.Duration(g.GetNanoseconds()))
+	}
+	l.log.Info("draining by the master's order", "mark gone", d.MarkGone)
+	l.agent.Put(agent.Drain{Config: d})
 }
 
 func (l *Link) acknowledge(m *messages.StatusUpdateAcknowledgementMessage) {

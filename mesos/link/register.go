@@ -18,7 +18,8 @@ func capabilities() []*mesosv1.AgentInfo_Capability {
 	var out []*mesosv1.AgentInfo_Capability
 	for _, c := range []mesosv1.AgentInfo_Capability_Type{
 		mesosv1.AgentInfo_Capability_MULTI_ROLE, mesosv1.AgentInfo_Capability_HIERARCHICAL_ROLE,
-		mesosv1.AgentInfo_Capability_RESERVATION_REFINEMENT, mesosv1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
+		mesosv1.AgentInfo_Capability_RESERVATION_REFINEMENT, mesosv1.AgentInfo_Capability_AGENT_DRAINING,
+		mesosv1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
 	} {
 		out = append(out, &mesosv1.AgentInfo_Capability{Type: c.Enum()})
 	}
