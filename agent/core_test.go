@@ -649,19 +649,23 @@ func TestRecover(t *testing.T) {
 		"launched, not saved as up": {record("t", func(*Record) {}), []move{
 			{in: up, want: "report RUNNING; announce 10.0.0.1"}, {in: synced, want: joinedAll},
 		}},
-		"still up":               {record("t", ran), []move{{in: up, want: "announce 10.0.0.1"}, {in: synced, want: joinedAll}}},
-		"ended meanwhile":        {record("t", ran), []move{{in: exited(7), want: "report FAILED"}, {in: synced, want: joinedAll}}},
-		"removed meanwhile":      {record("t", ran), []move{{in: synced, want: "all known; inspect c-t"}, {in: answer{err: errAbsent}, want: "report LOST"}}},
-		"not launched again":     {record("t", ran), []move{{wait: time.Hour}}},
-		"to stop, still up":      {record("t", func(r *Record) { ran(r); r.Stop = true }), []move{{in: up, want: "stop c-t 5s"}}},
-		"to stop, not launched":  {record("t", func(r *Record) { r.Stop = true }), []move{{in: synced, want: "all known; inspect by name"}, {in: answer{err: errAbsent}, want: "report KILLED"}}},
-		"ended, to be told":      {record("t", func(r *Record) { ran(r); r.State, r.Pending = task.Failed, pending(task.Failed) }), []move{{in: Joined{}, want: "report FAILED"}, {in: exited(3)}, {in: acked("t")}, {wait: 5 * time.Minute, want: "remove c-t"}}},
-		"ended, told too early":  {record("t", func(r *Record) { ran(r); r.State, r.Pending = task.Failed, pending(task.Failed) }), []move{{in: Joined{}, want: "report FAILED"}, {in: acked("t")}, {in: exited(3)}, {wait: 5 * time.Minute, want: "remove c-t"}}},
-		"a launch that is tried": {record("t", func(*Record) {}), []move{{in: synced, want: "all known; launch t"}, {in: answer{err: errLater}, want: "report FAILED"}}},
+		"still up":                {record("t", ran), []move{{in: up, want: "announce 10.0.0.1"}, {in: synced, want: joinedAll}}},
+		"killed before the watch": {record("t", ran), []move{{in: Kill{Key: key("t")}, want: "inspect c-t"}, {in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 5s withdraw"}}},
+		"ended meanwhile":         {record("t", ran), []move{{in: exited(7), want: "withdraw; report FAILED"}, {in: synced, want: joinedAll}}},
+		"removed meanwhile":       {record("t", ran), []move{{in: synced, want: "all known; inspect c-t"}, {in: answer{err: errAbsent}, want: "withdraw; report LOST"}}},
+		"not launched again":      {record("t", ran), []move{{wait: time.Hour}}},
+		"to stop, still up":       {record("t", func(r *Record) { ran(r); r.Stop = true }), []move{{in: up, want: "stop c-t 5s"}}},
+		"to stop, not launched":   {record("t", func(r *Record) { r.Stop = true }), []move{{in: synced, want: "all known; inspect by name"}, {in: answer{err: errAbsent}, want: "report KILLED"}}},
+		"ended, to be told":       {record("t", func(r *Record) { ran(r); r.State, r.Pending = task.Failed, pending(task.Failed) }), []move{{in: Joined{}, want: "report FAILED"}, {in: exited(3)}, {in: acked("t")}, {wait: 5 * time.Minute, want: "remove c-t"}}},
+		"ended, told too early":   {record("t", func(r *Record) { ran(r); r.State, r.Pending = task.Failed, pending(task.Failed) }), []move{{in: Joined{}, want: "report FAILED"}, {in: acked("t")}, {in: exited(3)}, {wait: 5 * time.Minute, want: "remove c-t"}}},
+		"a launch that is tried":  {record("t", func(*Record) {}), []move{{in: synced, want: "all known; launch t"}, {in: answer{err: errLater}, want: "report FAILED"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, testConfig())
 			moves := []move{{in: Recover{Tasks: []Record{x.rec}, Frameworks: []Framework{fw}}}}
+			if x.rec.State == task.Running && !x.rec.Stop {
+				moves[0].want = "announce 10.0.0.1"
+			}
 			if _, joins := x.moves[0].in.(Joined); !joins {
 				moves = append(moves, move{in: Joined{}})
 			}

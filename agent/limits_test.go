@@ -71,9 +71,9 @@ var limitTable = map[string][]move{
 		{in: Recover{Tasks: []Record{{
 			Spec: task.Spec{Key: key("t"), Name: "web", MaxCompletion: time.Hour}, Name: nameOf("t"), State: task.Running,
 			Container: container("t", provider.StateUp), Since: t0.Add(-2 * time.Hour), Tried: true,
-		}}, Frameworks: []Framework{fw}}},
+		}}, Frameworks: []Framework{fw}}, want: "announce 10.0.0.1"},
 		{in: Joined{}, want: "inspect c-t"},
-		{in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 0s"},
+		{in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 0s withdraw"},
 	},
 }
 
@@ -248,7 +248,7 @@ func TestHealthIsRemembered(t *testing.T) {
 		newHarness(t, testConfig()).play([]move{
 			{in: Recover{Tasks: []Record{{
 				Spec: s, Name: nameOf("t"), State: task.Running, Container: container("t", provider.StateUp), Since: t0, Healthy: &was,
-			}}, Frameworks: []Framework{fw}}},
+			}}, Frameworks: []Framework{fw}}, want: "announce 10.0.0.1"},
 			{in: Joined{}},
 			{in: up, want: "announce 10.0.0.1"},
 			{wait: 15 * second, want: aProbe},

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mesopool/mesopool/internal/loop"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/store"
 	"github.com/mesopool/mesopool/task"
@@ -54,9 +54,7 @@ type Runner struct {
 	probe *prober
 	link  Link
 
-	mu      sync.Mutex
-	inbox   []any // Input or func(*Core)
-	wakeup  chan struct{}
+	inbox   *loop.Inbox[any] // Input or func(*Core)
 	stopped chan struct{}
 }
 
@@ -78,27 +76,17 @@ func NewRunner(opt Options) *Runner {
 	opt.Core.NoExec = opt.Core.NoExec || probe.exec == nil
 	return &Runner{
 		opt: opt, log: opt.Log, calls: newCallQueue(), probe: probe,
-		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}),
+		inbox: loop.New[any](), stopped: make(chan struct{}),
 	}
 }
 
 // Put hands an input to the core. It never blocks.
-func (r *Runner) Put(in Input) { r.put(in) }
-
-func (r *Runner) put(in any) {
-	r.mu.Lock()
-	r.inbox = append(r.inbox, in)
-	r.mu.Unlock()
-	select {
-	case r.wakeup <- struct{}{}:
-	default:
-	}
-}
+func (r *Runner) Put(in Input) { r.inbox.Put(in) }
 
 // Roster returns what the agent has, as of now.
 func (r *Runner) Roster(ctx context.Context) (Roster, error) {
 	answer := make(chan Roster, 1)
-	r.put(func(c *Core) { answer <- c.Roster() })
+	r.inbox.Put(func(c *Core) { answer <- c.Roster() })
 	select {
 	case x := <-answer:
 		return x, nil
@@ -123,7 +111,9 @@ func (r *Runner) Run(ctx context.Context, link Link) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.loop(ctx, core) })
+	g.Go(func() error {
+		return r.inbox.Run(ctx, core.Next, func(inputs []any) error { return r.batch(ctx, core, inputs) })
+	})
 	g.Go(func() error { return r.watch(ctx) })
 	for range r.opt.Workers {
 		g.Go(func() error { return r.work(ctx) })
@@ -135,50 +125,10 @@ func (r *Runner) Run(ctx context.Context, link Link) error {
 	return g.Wait()
 }
 
-// loop owns the core: what has come in, then the effects, then sleep.
-func (r *Runner) loop(ctx context.Context, core *Core) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		var tick <-chan time.Time
-		if next := core.Next(); !next.IsZero() {
-			timer.Reset(time.Until(next))
-			tick = timer.C
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.wakeup:
-		case <-tick:
-			r.Put(Tick{})
-		}
-		if err := r.batch(ctx, core, r.take()); err != nil {
-			return err
-		}
-	}
-}
-
-func (r *Runner) take() []any {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	batch := r.inbox
-	r.inbox = nil
-	return batch
-}
-
 // batch steps through the inputs, commits what the core wants saved, and only
 // then lets everything else leave.
 func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
-	var fx []Effect
-	var views []func(*Core)
-	for _, in := range inputs {
-		switch in := in.(type) {
-		case Input:
-			fx = core.Step(time.Now(), in, fx)
-		case func(*Core):
-			views = append(views, in)
-		}
-	}
+	fx, views := step(core, inputs)
 	ops, err := saveOps(fx)
 	if err != nil {
 		return err
@@ -195,6 +145,23 @@ func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
 		view(core)
 	}
 	return nil
+}
+
+// step tells the core everything, and the time when something is due.
+func step(core *Core, inputs []any) (fx []Effect, views []func(*Core)) {
+	now := time.Now()
+	for _, in := range inputs {
+		switch in := in.(type) {
+		case Input:
+			fx = core.Step(now, in, fx)
+		case func(*Core):
+			views = append(views, in)
+		}
+	}
+	if next := core.Next(); !next.IsZero() && !next.After(now) {
+		fx = core.Step(now, Tick{}, fx)
+	}
+	return fx, views
 }
 
 func (r *Runner) dispatch(ctx context.Context, e Effect) {

@@ -16,10 +16,21 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		r := &row{Record: rec, key: rec.Spec.Key}
 		c.add(r)
 		c.limit(r)
+		fx = c.announceAgain(r, fx)
 		fx = c.resend(now, r, fx)
 	}
 	c.drain = in.Drain
 	return c.endDrain(fx)
+}
+
+// announceAgain: the registry may still list the task from before the restart,
+// so a stop must withdraw it even before the watch has told anything.
+func (c *Core) announceAgain(r *row, fx []Effect) []Effect {
+	if r.State != task.Running || r.Stop || r.Container.ID == "" {
+		return fx
+	}
+	r.announced = true
+	return append(fx, Announce{Key: r.key, Spec: &r.Spec, Container: r.Container})
 }
 
 func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {

@@ -146,7 +146,9 @@ func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo) {
 	}
 }
 
-// takeTask adds a task that an agent brought along.
+// takeTask adds a task that an agent brought along. One that has ended is
+// history at once: the acknowledgement may be on its way to the agent already,
+// and nothing would ever end the row. Updates pass through without one.
 func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect) []Effect {
 	f := c.frameworks[t.Key.Framework]
 	if f == nil || f.tasks[t.Key.ID] != nil {
@@ -154,7 +156,11 @@ func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect
 	}
 	delete(f.unreachable, t.Key.ID)
 	t.Agent = a.ID
-	c.addTask(a, f, t)
+	if t.State.Terminal() {
+		c.remember(f, t)
+	} else {
+		c.addTask(a, f, t)
+	}
 	if !back {
 		return fx
 	}

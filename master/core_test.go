@@ -807,3 +807,38 @@ func (w *world) checkStates() {
 		}
 	}
 }
+
+// A launch that reached its agent only after the agent had been given up and
+// was back (simulated, seed 106) is learned of with the agent's next
+// registration, so that it can be ended.
+func TestLateLaunch(t *testing.T) {
+	s := small(t)
+	u := updateOf("m-S0", "m-0000", "late", task.Starting)
+	expect(t, "an update of an unknown task", s.do(u), "m-0000 < late TASK_STARTING", "m-S0 < ping false")
+	info := agentOf(1, "cpus:4;mem:4096")
+	info.ID = "m-S0"
+	row := &Task{Key: u.Key, Name: "late", Resources: amount("cpus:1;mem:64").Allocated("web"), State: task.Starting}
+	s.do(ReregisterAgent{Agent: info, Tasks: []*Task{row}, Frameworks: []FrameworkInfo{func() FrameworkInfo { f := frameworkOf("f"); f.ID = "m-0000"; return f }()}})
+	expect(t, "it can be ended", s.do(Kill{Key: u.Key}), "m-S0 < kill late")
+	expect(t, "the end of an unknown task needs nothing", s.do(updateOf("m-S0", "m-0000", "other", task.Failed)), "m-0000 < other TASK_FAILED")
+}
+
+// A registration that crosses the acknowledgement of a task's end (simulated,
+// seed 106) leaves no row that nobody would ever end.
+func TestRegistrationCrossesAcknowledgement(t *testing.T) {
+	s := small(t)
+	s.do(Accept{Framework: "m-0000", Offers: []string{"m-O0"}, Launches: []Launch{launchOf("t", "m-S0", "cpus:1;mem:64")}})
+	u := updateOf("m-S0", "m-0000", "t", task.Finished)
+	s.do(u)
+	s.do(ackOf(u))
+	info, f := agentOf(1, "cpus:4;mem:4096"), frameworkOf("f")
+	info.ID, f.ID = "m-S0", "m-0000"
+	row := &Task{Key: u.Key, Resources: amount("cpus:1;mem:64").Allocated("web"), State: task.Finished, StatusState: task.Finished, StatusUUID: u.Status.UUID}
+	s.do(ReregisterAgent{Agent: info, Tasks: []*Task{row}, Frameworks: []FrameworkInfo{f}})
+	view := s.core.Snapshot().Frameworks[0]
+	if len(view.Tasks) != 0 || len(view.Done) != 1 {
+		t.Errorf("%d tasks, %d done", len(view.Tasks), len(view.Done))
+	}
+	expect(t, "an acknowledgement that was lost", s.do(u), "m-0000 < t TASK_FINISHED")
+	expect(t, "is passed on the second time", s.do(ackOf(u)), "m-S0 < ack t")
+}

@@ -90,10 +90,21 @@ func (c *Core) dropTask(a *agent, f *framework, t *Task) {
 // completeTask turns a task into history.
 func (c *Core) completeTask(a *agent, f *framework, t *Task) {
 	c.dropTask(a, f, t)
+	c.keepDone(f, t)
+}
+
+func (c *Core) keepDone(f *framework, t *Task) {
 	f.done = append(f.done, t)
 	if n := len(f.done) - c.cfg.CompletedTasks; n > 0 {
 		f.done[0] = nil
 		f.done = f.done[n:]
+	}
+}
+
+// remember is keepDone for a task that may be history already.
+func (c *Core) remember(f *framework, t *Task) {
+	if !slices.ContainsFunc(f.done, func(old *Task) bool { return old.Key == t.Key }) {
+		c.keepDone(f, t)
 	}
 }
 
@@ -115,7 +126,7 @@ func (c *Core) statusUpdate(_ time.Time, cmd StatusUpdate, fx []Effect) ([]Effec
 	fx = c.tell(f, Update{Task: cmd.Key.ID, Agent: a.ID, Status: cmd.Status, Wire: cmd.Event}, fx)
 	t := a.tasks[cmd.Key]
 	if t == nil {
-		return fx, nil
+		return askAgain(a, cmd.Latest, fx), nil
 	}
 	if !t.State.Terminal() {
 		t = c.setState(a, t, cmd.Latest)
@@ -127,6 +138,17 @@ func (c *Core) statusUpdate(_ time.Time, cmd StatusUpdate, fx []Effect) ([]Effec
 	next.Statuses = appendStatus(t.Statuses, cmd.Status)
 	c.replace(a, &next)
 	return fx, nil
+}
+
+// askAgain makes an agent that runs a task unknown to us register again with all
+// that it runs: a launch may have reached it late, after the agent was given up
+// or after a restart of ours, and nobody could end such a task. The word for it
+// is the one that a genuine agent understands (slave.cpp, ping).
+func askAgain(a *agent, latest task.State, fx []Effect) []Effect {
+	if latest.Terminal() || !a.connected {
+		return fx
+	}
+	return toAgent(a, Ping{Connected: false}, fx)
 }
 
 // appendStatus keeps the last status of each consecutive state.

@@ -95,14 +95,18 @@ func newAgent() *cobra.Command {
 	return role("agent", "Run a virtual agent: a data center as one Mesos agent", func(f *pflag.FlagSet) {
 		commonFlags(f)
 		addressFlags(f, 5051)
-		f.String("master", "127.0.0.1:5050", "the master, as host:port")
+		f.String("master", "127.0.0.1:5050", masterUsage)
+		f.String("credential", "", "a file with the principal and secret for the master (CRAM-MD5), as Mesos has them")
 		agentFlags(f, "docker")
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := agentFrom(v, log)
 		if err != nil {
 			return err
 		}
-		if r.master, err = masterAt(v.GetString("master")); err != nil {
+		if r.master, err = findMaster(v.GetString("master")); err != nil {
+			return err
+		}
+		if r.secret, err = credential(v.GetString("credential")); err != nil {
 			return err
 		}
 		if r.at, err = listen(v, "agent", v.GetString("master")); err != nil {
@@ -187,18 +191,17 @@ func newMarathon() *cobra.Command {
 	return role("marathon", "Run the service scheduler: apps in, tasks out", func(f *pflag.FlagSet) {
 		commonFlags(f)
 		addressFlags(f, 8080)
-		f.String("master", "127.0.0.1:5050", "the master, as host:port")
+		f.String("master", "127.0.0.1:5050", masterUsage)
 		marathonFlags(f)
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := marathonFrom(v, log)
 		if err != nil {
 			return err
 		}
-		r.master = v.GetString("master")
-		if _, err := masterAt(r.master); err != nil {
+		if r.master, err = findMaster(v.GetString("master")); err != nil {
 			return err
 		}
-		if r.at, err = listen(v, "marathon", r.master); err != nil {
+		if r.at, err = listen(v, "marathon", v.GetString("master")); err != nil {
 			return err
 		}
 		if r.store, err = openStore(v.GetString("work-dir"), "marathon"); err != nil {
@@ -264,18 +267,19 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err := upStores(dir, m, a, s); err != nil {
 		return err
 	}
-	s.master = within(m.at)
-	if s.mesosUI == "" {
-		s.mesosUI = "http://" + s.master
+	at := within(m.at)
+	s.mesosUI = cmp.Or(s.mesosUI, "http://"+at)
+	if s.master, err = findMaster(at); err != nil {
+		return err
 	}
-	if a.master, err = masterAt(s.master); err != nil {
+	if a.master, err = findMaster(at); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.run(ctx) })
 	g.Go(func() error { return a.run(ctx) })
 	g.Go(func() error { return s.run(ctx) })
-	log.Info("the cluster is up", "mesos", "http://"+s.master, "marathon", "http://"+within(s.at), "state", cmp.Or(dir, "in memory"))
+	log.Info("the cluster is up", "mesos", "http://"+at, "marathon", "http://"+within(s.at), "state", cmp.Or(dir, "in memory"))
 	return g.Wait()
 }
 

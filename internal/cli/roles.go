@@ -21,6 +21,8 @@ import (
 	"github.com/mesopool/mesopool/marathon/runner"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/master/server"
+	"github.com/mesopool/mesopool/mesos/crammd5"
+	"github.com/mesopool/mesopool/mesos/detect"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/link"
 	"github.com/mesopool/mesopool/mesos/scheduler"
@@ -86,12 +88,16 @@ func announceSelf(ctx context.Context, g *errgroup.Group, address, role string, 
 	g.Go(func() error { return reg.Run(ctx) })
 }
 
+// recheck is how often the agent asks again who leads.
+const recheck = 10 * time.Second
+
 // agentRole is a virtual agent with all it needs.
 type agentRole struct {
 	owner     task.Owner
 	hostname  string
 	at        *address
-	master    func(context.Context) (libprocess.UPID, error)
+	master    *detect.Detector
+	secret    *crammd5.Credential // nil: none is wanted
 	provider  provider.Provider
 	resources resources.Resources // nil: what the provider has
 	attrs     []*mesosv1.Attribute
@@ -111,6 +117,7 @@ func newUUID() task.UUID {
 
 func (r *agentRole) run(ctx context.Context) error {
 	defer r.store.Close()
+	defer r.master.Close()
 	pool, err := r.capacity(ctx)
 	if err != nil {
 		return err
@@ -130,7 +137,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	})
 	self := node.UPID("slave(1)")
 	l = link.New(link.Config{
-		Node: node, Self: self, Master: r.master, Hostname: r.hostname, Resources: pool, Attributes: r.attrs,
+		Node: node, Self: self, Master: r.master.UPID, Recheck: recheck, Credential: r.secret, Hostname: r.hostname, Resources: pool, Attributes: r.attrs,
 		Version: mesosVersion, Store: r.store, Log: r.log,
 	})
 	if registry != nil {
@@ -219,7 +226,7 @@ type marathonRole struct {
 	hostname string
 	role     string
 	at       *address
-	master   string // host:port
+	master   *detect.Detector
 	mesosUI  string
 	webUI    string
 	store    store.Store
@@ -230,13 +237,14 @@ type marathonRole struct {
 
 func (r *marathonRole) run(ctx context.Context) error {
 	defer r.store.Close()
+	defer r.master.Close()
 	r.core.NewID, r.core.Role = func() string { return newUUID().String() }, r.role
 	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log})
 	if err != nil {
 		return err
 	}
 	client := scheduler.New(scheduler.Config{
-		Framework: r.framework(run.FrameworkID()), Master: func(context.Context) (string, error) { return r.master, nil }, Log: r.log,
+		Framework: r.framework(run.FrameworkID()), Master: r.master.Address, Log: r.log,
 	})
 	api := marathonapi.New(marathonapi.Config{
 		Runner: run, Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
@@ -245,7 +253,7 @@ func (r *marathonRole) run(ctx context.Context) error {
 			return servicesView(ctx, run, r.cluster, r.at.advertise.String(), r.mesosUI)
 		}),
 	})
-	r.log.Info("marathon listens", "address", r.at.listener.Addr(), "master", r.master)
+	r.log.Info("marathon listens", "address", r.at.listener.Addr())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return run.Run(ctx, client) })
 	g.Go(func() error { return client.Run(ctx, run) })

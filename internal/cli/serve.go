@@ -17,7 +17,8 @@ import (
 	"github.com/spf13/viper"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/mesopool/mesopool/mesos/libprocess"
+	"github.com/mesopool/mesopool/mesos/crammd5"
+	"github.com/mesopool/mesopool/mesos/detect"
 	"github.com/mesopool/mesopool/store"
 )
 
@@ -140,12 +141,32 @@ func stateDir(named, cluster string) (string, error) {
 	return filepath.Join(base, "mesopool", cluster), nil
 }
 
-// masterAt finds a master with a fixed address, as host:port.
-func masterAt(hostport string) (func(context.Context) (libprocess.UPID, error), error) {
-	if _, _, err := net.SplitHostPort(hostport); err != nil {
-		return nil, exit(exitUsage, "--master is %q; it must be host:port, such as 127.0.0.1:5050", hostport)
+// findMaster reads --master: host:port, several of them, or where to look.
+func findMaster(text string) (*detect.Detector, error) {
+	d, err := detect.New(text, detect.Options{})
+	if err != nil {
+		return nil, exit(exitUsage, "--master: %w", err)
 	}
-	return func(context.Context) (libprocess.UPID, error) { return libprocess.ParseUPID("master@" + hostport) }, nil
+	return d, nil
+}
+
+// masterUsage describes --master.
+const masterUsage = "the master: host:port, a comma list of them, zk://…/path, consul://host:port/service or file:///path"
+
+// credential reads the file that --credential names; "" is none.
+func credential(path string) (*crammd5.Credential, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, exit(exitUsage, "--credential: %w", err)
+	}
+	c, err := crammd5.Parse(string(text))
+	if err != nil {
+		return nil, exit(exitUsage, "--credential %s: %w", path, err)
+	}
+	return &c, nil
 }
 
 func hostname(v *viper.Viper) string {

@@ -74,7 +74,7 @@ var own = map[string][]string{
 	"mesos/scheduler":  {"mesos/...", "task", "resources"},
 	"web":              {},
 	"cmd/mesopool":     {"internal/cli"},
-	"sim":              nil, // all cores
+	"sim":              {"agent", "master", "marathon", "provider", "provider/memory", "resources", "task", "internal/timers"},
 	"internal/bench":   nil, // wires a whole cluster
 	"internal/cli":     nil, // wires everything
 }
