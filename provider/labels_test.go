@@ -34,7 +34,7 @@ func TestLabelsRoundTrip(t *testing.T) {
 		{"allocated", "cpus:0.1;mem:32@web/eu", parse(t, "cpus:0.1;mem:32").Allocated("web/eu")},
 		{"reserved", "cpus(prod):2@prod", parse(t, "cpus(prod):2").Allocated("prod")},
 		{"two roles", `[{"n":"cpus","v":1000,"a":"a"},{"n":"mem","v":2000,"a":"b"}]`, parse(t, "cpus:1").Allocated("a").Add(parse(t, "mem:2").Allocated("b")...)},
-		{"dynamic", `[{"n":"disk","v":10000,"R":[{"Dynamic":true,"Role":"db","Principal":"ops","Labels":[{"Key":"k","Value":"v"}]}],"a":"db","d":{"PersistenceID":"p1","Principal":"","ContainerPath":"data","ReadOnly":false,"Source":""}}]`, dynamic},
+		{"dynamic", `[{"n":"disk","v":10000,"R":[{"Dynamic":true,"Role":"db","Principal":"ops","Labels":[{"Key":"k","Value":"v"}]}],"a":"db","d":{"PersistenceID":"p1","ContainerPath":"data"}}]`, dynamic},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
