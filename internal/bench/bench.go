@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/mesopool/mesopool/agent"
 	"github.com/mesopool/mesopool/gc"
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/master/server"
 	"github.com/mesopool/mesopool/mesos/libprocess"
@@ -136,7 +136,7 @@ func startAgent(ctx context.Context, g *errgroup.Group, o Options, at libprocess
 		return err
 	}
 	cfg := agent.DefaultConfig()
-	cfg.Owner, cfg.NewUUID, cfg.GC = o.Owner, newUUID, gc.Policy{Batch: 64}
+	cfg.Owner, cfg.NewUUID, cfg.GC = o.Owner, uuid.New, gc.Policy{Batch: 64}
 	run := agent.NewRunner(agent.Options{Core: cfg, Provider: o.Provider, Store: state, Log: log, Workers: o.Workers})
 	var lnk *link.Link
 	node := libprocess.NewNode(libprocess.Config{Listener: l, Advertise: netip.AddrPort{}, Exited: func(u libprocess.UPID) { lnk.Exited(u) }})
@@ -160,12 +160,6 @@ func plenty() resources.Resources {
 		panic(err) // a constant
 	}
 	return r
-}
-
-func newUUID() task.UUID {
-	var u task.UUID
-	rand.Read(u[:])
-	return u
 }
 
 // removed takes away whatever of the owner's is left.

@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"github.com/mesopool/mesopool/agent"
 	agentapi "github.com/mesopool/mesopool/agent/api"
 	"github.com/mesopool/mesopool/consul"
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 	marathonapi "github.com/mesopool/mesopool/marathon/api"
 	"github.com/mesopool/mesopool/marathon/runner"
@@ -108,13 +108,6 @@ type agentRole struct {
 	log       *slog.Logger
 }
 
-func newUUID() task.UUID {
-	var u task.UUID
-	rand.Read(u[:])
-	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
-	return u
-}
-
 func (r *agentRole) run(ctx context.Context) error {
 	defer r.store.Close()
 	defer r.master.Close()
@@ -124,7 +117,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	registry := r.registry(ctx, g)
-	r.core.Owner, r.core.NewUUID = r.owner, newUUID
+	r.core.Owner, r.core.NewUUID = r.owner, uuid.New
 	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Log: r.log, Workers: r.workers}
 	if registry != nil {
 		opt.Registry = registry
@@ -238,7 +231,7 @@ type marathonRole struct {
 func (r *marathonRole) run(ctx context.Context) error {
 	defer r.store.Close()
 	defer r.master.Close()
-	r.core.NewID, r.core.Role = func() string { return newUUID().String() }, r.role
+	r.core.NewID, r.core.Role = func() string { return uuid.New().String() }, r.role
 	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log})
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/marathon/runner"
-	"github.com/mesopool/mesopool/task"
 )
 
 // Config is what the API shows of itself.
@@ -220,14 +218,6 @@ func body(r *http.Request) ([]byte, error) {
 		return nil, err
 	}
 	return text, nil
-}
-
-// NewID is a random UUID as text.
-func NewID() string {
-	var u task.UUID
-	rand.Read(u[:])
-	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
-	return u.String()
 }
 
 func clientIP(r *http.Request) string {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/marathon/runner"
 	"github.com/mesopool/mesopool/resources"
@@ -37,11 +38,13 @@ type site struct {
 	deaf   bool // kills are not answered
 }
 
+func newID() string { return uuid.New().String() }
+
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t}
 	core := marathon.DefaultConfig()
-	core.NewID, core.ReviveGap = NewID, time.Millisecond
+	core.NewID, core.ReviveGap = newID, time.Millisecond
 	var err error
 	if s.r, err = runner.New(t.Context(), runner.Config{Core: core, Store: store.NewMemory(), Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
@@ -640,7 +643,7 @@ func TestDeletedIsGoneFromLists(t *testing.T) {
 
 // BenchmarkList asks for a thousand apps with ten tasks each.
 func BenchmarkList(b *testing.B) {
-	core := marathon.NewCore(marathon.Config{NewID: NewID})
+	core := marathon.NewCore(marathon.Config{NewID: newID})
 	var fx []marathon.Effect
 	apply := func(in marathon.Input) {
 		var err error

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 )
 
@@ -163,7 +164,7 @@ func (a *API) createApp(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id := NewID()
+	id := uuid.New().String()
 	if err := a.change(r, marathon.Change{DeploymentID: id, Put: []*marathon.App{def}, Create: true}); err != nil {
 		if errors.Is(err, marathon.ErrExists) {
 			return &status{http.StatusConflict, fmt.Sprintf("An app with id [%s] already exists.", def.ID)}
@@ -227,7 +228,7 @@ func (a *API) changeApps(w http.ResponseWriter, r *http.Request) error {
 	if err := json.Unmarshal(text, &list); err != nil {
 		return &marathon.BadDefinition{Syntax: true, Text: "an array of app definitions is expected: " + err.Error()}
 	}
-	change := marathon.Change{DeploymentID: NewID()}
+	change := marathon.Change{DeploymentID: uuid.New().String()}
 	for i, item := range list {
 		def, err := a.merged(r, "", item)
 		if err != nil {
@@ -368,7 +369,7 @@ func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	change := marathon.Change{DeploymentID: NewID(), Put: []*marathon.App{def}, Expect: ifMatch(r, id)}
+	change := marathon.Change{DeploymentID: uuid.New().String(), Put: []*marathon.App{def}, Expect: ifMatch(r, id)}
 	if change.Live, err = liveEdit(r); err != nil {
 		return err
 	}
@@ -427,7 +428,7 @@ func (a *API) planApp(w http.ResponseWriter, r *http.Request, change marathon.Ch
 
 // deploy carries a change out and answers with its deployment.
 func (a *API) deploy(w http.ResponseWriter, r *http.Request, change marathon.Change) error {
-	change.DeploymentID = NewID()
+	change.DeploymentID = uuid.New().String()
 	if err := a.change(r, change); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 )
 
@@ -189,7 +190,7 @@ func (a *API) changeGroup(w http.ResponseWriter, r *http.Request, code int, in m
 	if in.Force, err = flag(r, "force", false); err != nil {
 		return err
 	}
-	in.DeploymentID, in.ClientIP, in.URI = NewID(), clientIP(r), r.URL.Path
+	in.DeploymentID, in.ClientIP, in.URI = uuid.New().String(), clientIP(r), r.URL.Path
 	if dry && r.Method == http.MethodPut {
 		return a.planGroup(w, r, in)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/marathon/runner"
 	"github.com/mesopool/mesopool/task"
@@ -83,7 +84,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	back := NewID()
+	back := uuid.New().String()
 	err = a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{ID: id, NewID: back, Revert: !force})
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/task"
 )
@@ -220,7 +221,7 @@ func (a *API) kill(w http.ResponseWriter, r *http.Request, ids []string, key str
 	if err != nil {
 		return err
 	}
-	id := NewID()
+	id := uuid.New().String()
 	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{DeploymentID: id, IDs: ids, Scale: scale, Force: force}); err != nil {
 		return err
 	}

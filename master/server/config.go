@@ -1,7 +1,6 @@
 package server
 
 import (
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -9,9 +8,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/store"
-	"github.com/mesopool/mesopool/task"
 )
 
 // Config says what a Server is and where. Listener and Store have no default.
@@ -55,7 +54,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("server: a listener and a store are needed")
 	}
 	if c.ID == "" {
-		c.ID = newUUID()
+		c.ID = uuid.New().String()
 	}
 	if c.Core.PingLimit == 0 {
 		c.Core = master.DefaultConfig()
@@ -74,12 +73,4 @@ func (c Config) withDefaults() (Config, error) {
 		c.Log = slog.Default()
 	}
 	return c, nil
-}
-
-// newUUID returns a random UUID as text: clients parse it.
-func newUUID() string {
-	var u task.UUID
-	rand.Read(u[:])
-	u[6], u[8] = u[6]&0x0f|0x40, u[8]&0x3f|0x80
-	return u.String()
 }

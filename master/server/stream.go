@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/master"
 )
 
@@ -30,7 +31,7 @@ type stream struct {
 }
 
 func newStream(info *master.FrameworkInfo, json bool, limit int) *stream {
-	st := &stream{id: newUUID(), json: json, max: limit, ready: make(chan struct{}, 1)}
+	st := &stream{id: uuid.New().String(), json: json, max: limit, ready: make(chan struct{}, 1)}
 	st.info.Store(info)
 	return st
 }

@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/crammd5"
 	"github.com/mesopool/mesopool/mesos/libprocess"
@@ -84,14 +84,8 @@ func New(cfg Config) *Link {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	return &Link{cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: randomUUID(), patient: 5 * time.Second}
-}
-
-func randomUUID() []byte {
-	b := make([]byte, 16)
-	rand.Read(b)
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return b
+	version := uuid.New()
+	return &Link{cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: version[:], patient: 5 * time.Second}
 }
 
 // Exited must be called when the node's link to a peer breaks.
