@@ -29,6 +29,16 @@ need_compiler() {
   have gcc || have clang || fail "the race detector needs a C compiler: install gcc, or run scripts/test.sh --fast"
 }
 
+# need_servers installs what some tests talk to: a registry to pull from, and a
+# ZooKeeper to find a master in.
+need_servers() {
+  if have docker-registry && [ -e /usr/share/zookeeper/bin/zkServer.sh ]; then return; fi
+  if is_debian && is_root; then
+    say "Installing a registry and a ZooKeeper for the tests that need them."
+    apt_install docker-registry zookeeper
+  fi
+}
+
 # racy lists the packages to test under the race detector: all but those that
 # wait for engines most of the time, and the simulator, which has one goroutine.
 racy() { go list ./... | grep -v -e /provider/docker -e /internal/cli -e /internal/importrules -e '/mesos$' -e /sim; }
@@ -37,6 +47,7 @@ step "a Docker engine and Compose"
 bash scripts/engine.sh
 need_go
 need_curl
+need_servers
 step "a Consul server"
 consul=$(bash scripts/consul.sh)
 say "Consul is $("$consul" version | head -1)."
