@@ -167,6 +167,12 @@ test_start() {
   expect "Marathon is in Consul" 30 passing marathon 1
 }
 
+prints() { # <text> <command...>
+  local text=$1
+  shift
+  "$@" 2>&1 | grep -q -e "$text"
+}
+
 test_hello() {
   local old
   must "Marathon takes hello.json" 1 api POST /v2/apps @compose/tasks/hello.json
@@ -175,6 +181,9 @@ test_hello() {
   expect "container names are lower case" 1 lower_case_names "$a"
   expect "no port of the host is published" 1 nothing_published "$a"
   expect "Consul lists it with a passing check" 30 passing hello 1
+  must "the command line builds" 60 go build -o dist/e2e-mesopool ./cmd/mesopool
+  expect "task logs shows what it wrote" 5 prints 'serves at http' dist/e2e-mesopool task logs hello.instance
+  expect "task exec runs a command in it" 5 prints 'Hello from' dist/e2e-mesopool task exec hello.instance -- /program who
   old=$(tasks "$a" mesopool/hello:demo)
   docker kill "$old" >/dev/null || true
   expect "a killed container is replaced within seconds" 15 replaced "$a" mesopool/hello:demo "$old"

@@ -11,6 +11,7 @@ import (
 // runs it and the words by which it is found there.
 var evidence = []struct{ command, file, words string }{
 	{"./start.sh", "scripts/e2e.sh", "start.sh"},
+	{"go build -o mesopool ./cmd/mesopool", "scripts/e2e.sh", "./cmd/mesopool"},
 	{"scripts/test.sh", ".ci/run", "scripts/test.sh"},
 	{"eval \"$(bash env.sh", "scripts/e2e.sh", "env.sh"},
 	{"curl -H 'Content-Type: application/json' -d @compose/tasks/hello.json", "scripts/e2e.sh", "hello.json"},
@@ -31,7 +32,7 @@ func TestREADME(t *testing.T) {
 		scripts += read(t, p)
 	}
 	for _, line := range commands(read(t, "../../README.md")) {
-		if words, ours := strings.CutPrefix(line, "mesopool "); ours {
+		if words, ours := strings.CutPrefix(line, "./mesopool "); ours {
 			parts := strings.Fields(words)
 			want := "mesopool " + strings.Join(parts[:min(2, len(parts))], " ")
 			if !strings.Contains(scripts, want) {

@@ -23,6 +23,9 @@ func realZooKeeper(t *testing.T) string {
 	address := os.Getenv("MESOPOOL_ZOOKEEPER")
 	if address == "" {
 		if _, err := os.Stat(zkServer); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatalf("%s needs a ZooKeeper: %v", t.Name(), err)
+			}
 			t.Skip("no ZooKeeper: install Debian's package zookeeper, or set MESOPOOL_ZOOKEEPER to the host:port of a server")
 		}
 		address = startZooKeeper(t)

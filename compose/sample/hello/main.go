@@ -1,4 +1,5 @@
 // Hello is the smallest web application: it says which container answers.
+// "hello who" prints that and ends.
 package main
 
 import (
@@ -18,6 +19,11 @@ func main() {
 	if err != nil {
 		log.Fatalf("hello: %v", err)
 	}
+	who := fmt.Sprintf("Hello from %s at %s (task %s)\n", name, ip, os.Getenv("MESOS_TASK_ID"))
+	if len(os.Args) == 2 && os.Args[1] == "who" {
+		fmt.Print(who)
+		return
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
@@ -26,7 +32,7 @@ func main() {
 		os.Exit(0)
 	}()
 	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "Hello from %s at %s (task %s)\n", name, ip, os.Getenv("MESOS_TASK_ID"))
+		fmt.Fprint(w, who)
 	})
 	log.Printf("hello: %s serves at http://%s/", name, ip)
 	log.Fatalf("hello: %v", http.ListenAndServe(":80", nil))
