@@ -61,6 +61,13 @@ type RoleView struct {
 	Allocated  resources.Scalars
 }
 
+// Counters returns what has happened since the start.
+func (c *Core) Counters() Counters {
+	out := c.count
+	out.Ended = maps.Clone(c.count.Ended)
+	return out
+}
+
 // Snapshot copies what a reader may want, in the order of IDs.
 func (c *Core) Snapshot() *Snapshot {
 	s := c.Collect()
@@ -71,8 +78,7 @@ func (c *Core) Snapshot() *Snapshot {
 // Collect is Snapshot with the tasks in no order: Sort, which takes longer, can
 // then be called outside the goroutine that owns the core.
 func (c *Core) Collect() *Snapshot {
-	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.count, Config: c.cfg}
-	s.Count.Ended = maps.Clone(c.count.Ended)
+	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.Counters(), Config: c.cfg}
 	for _, a := range c.sortedAgents() {
 		s.Agents = append(s.Agents, AgentView{
 			AgentInfo: a.AgentInfo, Connected: a.connected, Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,

@@ -4,24 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/mesopool/mesopool/agent"
-	"github.com/mesopool/mesopool/gc"
-	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/master"
-	"github.com/mesopool/mesopool/master/server"
-	"github.com/mesopool/mesopool/mesos/libprocess"
-	"github.com/mesopool/mesopool/mesos/link"
-	"github.com/mesopool/mesopool/mesos/scheduler"
-	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/provider"
-	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/store"
 	"github.com/mesopool/mesopool/task"
 )
@@ -36,7 +24,10 @@ type Options struct {
 	InFlight int // launches at a time
 	Workers  int // calls of the provider at a time
 	Store    func() (store.Store, error)
-	Progress io.Writer // nil: none
+	Idle     time.Duration // how long the running tasks are watched afterwards; 0: not
+	Restart  bool          // the agent is restarted with all tasks running
+	Leave    bool          // the containers stay: the provider ends with the process
+	Progress io.Writer     // nil: none
 }
 
 // Run measures one whole cluster in this process, over loopback, and takes
@@ -51,23 +42,52 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	f.driver = c
-	g.Go(func() error { return c.Run(gctx, f) })
-	g.Go(func() error {
+	client := newClient(func() string { return c.master.UPID().Addr.String() }, "bench", 0)
+	f.driver = client
+	var r Result
+	g.Go(func() error { return client.Run(gctx, f) })
+	g.Go(func() (err error) {
 		defer cancel()
-		return drive(gctx, f, o)
+		r, err = drive(gctx, c, f)
+		return err
 	})
-	if err := g.Wait(); err != nil {
-		return Result{}, err
+	if err := g.Wait(); err != nil || o.Leave {
+		return r, err
 	}
-	if err := removed(context.WithoutCancel(ctx), o); err != nil {
-		return Result{}, err
-	}
-	return f.result(o.Name), nil
+	return r, removed(context.WithoutCancel(ctx), o)
 }
 
-// drive waits for all tasks to run, and then for all to be gone.
-func drive(ctx context.Context, f *framework, o Options) error {
+// drive waits for all tasks to run, looks at them as the options say, and ends
+// them.
+func drive(ctx context.Context, c *cluster, f *framework) (Result, error) {
+	before := cpu()
+	if err := allUp(ctx, c, f); err != nil {
+		return Result{}, err
+	}
+	r := f.result(c.opt.Name)
+	r.Acknowledged = time.Since(f.first)
+	r.CPUPerTask = (cpu() - before) / time.Duration(max(1, r.Tasks))
+	r.Usage = usage()
+	if c.opt.Idle > 0 {
+		report(c.opt, fmt.Sprintf("watching %d tasks for %v", r.Tasks, c.opt.Idle))
+		r.Idle = idle(ctx, c.opt.Idle)
+	}
+	if c.opt.Restart {
+		report(c.opt, "restarting the agent")
+		var err error
+		if r.Recovery, err = c.restartAgent(ctx); err != nil {
+			return r, err
+		}
+	}
+	if c.opt.Leave {
+		return r, nil
+	}
+	return r, allDown(ctx, c.opt, f)
+}
+
+// allUp waits until every task runs and its updates are acknowledged: STARTING
+// and RUNNING.
+func allUp(ctx context.Context, c *cluster, f *framework) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -75,12 +95,17 @@ func drive(ctx context.Context, f *framework, o Options) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			report(o, fmt.Sprintf("%d of %d running", f.progress(), o.Tasks))
+			report(c.opt, fmt.Sprintf("%d of %d running", f.progress(), c.opt.Tasks))
 			continue
 		case <-f.allUp:
 		}
 		break
 	}
+	updates := uint64(2 * f.progress())
+	return untilCounted(ctx, c.master, func(n master.Counters) bool { return n.Acknowledgements >= updates })
+}
+
+func allDown(ctx context.Context, o Options, f *framework) error {
 	if f.killAll() == 0 {
 		return nil
 	}
@@ -93,73 +118,20 @@ func drive(ctx context.Context, f *framework, o Options) error {
 	}
 }
 
+// idle is the share of one core that is used while nothing happens.
+func idle(ctx context.Context, d time.Duration) float64 {
+	before, begin := cpu(), time.Now()
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+	return float64(cpu()-before) / float64(time.Since(begin))
+}
+
 func report(o Options, text string) {
 	if o.Progress != nil {
 		fmt.Fprintf(o.Progress, "\r%-60s", o.Name+": "+text)
 	}
-}
-
-// start brings a master and an agent up and returns a framework's client.
-func start(ctx context.Context, g *errgroup.Group, o Options) (*scheduler.Client, error) {
-	quiet := slog.New(slog.DiscardHandler)
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	core := master.DefaultConfig()
-	m, err := server.New(server.Config{Listener: l, Store: store.NewMemory(), Core: core, Log: quiet})
-	if err != nil {
-		return nil, err
-	}
-	g.Go(func() error { return m.Run(ctx) })
-	if err := startAgent(ctx, g, o, m.UPID(), quiet); err != nil {
-		return nil, err
-	}
-	return scheduler.New(scheduler.Config{
-		Framework: &mesosv1.FrameworkInfo{
-			User: new("bench"), Name: new("bench"), Roles: []string{"*"}, Checkpoint: new(true),
-			Capabilities: []*mesosv1.FrameworkInfo_Capability{
-				{Type: mesosv1.FrameworkInfo_Capability_MULTI_ROLE.Enum()}, {Type: mesosv1.FrameworkInfo_Capability_PARTITION_AWARE.Enum()},
-			},
-		},
-		Master: func(context.Context) (string, error) { return m.UPID().Addr.String(), nil }, Log: quiet,
-	}), nil
-}
-
-func startAgent(ctx context.Context, g *errgroup.Group, o Options, at libprocess.UPID, log *slog.Logger) error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	state, err := o.Store()
-	if err != nil {
-		return err
-	}
-	cfg := agent.DefaultConfig()
-	cfg.Owner, cfg.NewUUID, cfg.GC = o.Owner, uuid.New, gc.Policy{Batch: 64}
-	run := agent.NewRunner(agent.Options{Core: cfg, Provider: o.Provider, Store: state, Log: log, Workers: o.Workers})
-	var lnk *link.Link
-	node := libprocess.NewNode(libprocess.Config{Listener: l, Advertise: netip.AddrPort{}, Exited: func(u libprocess.UPID) { lnk.Exited(u) }})
-	lnk = link.New(link.Config{
-		Node: node, Self: node.UPID("slave(1)"), Master: func(context.Context) (libprocess.UPID, error) { return at, nil },
-		Hostname: "bench", Resources: plenty(), Version: "1.11.0", Store: state, Log: log,
-	})
-	g.Go(func() error { return node.Run(ctx) })
-	g.Go(func() error { return run.Run(ctx, lnk) })
-	g.Go(func() error {
-		defer state.Close()
-		return lnk.Run(ctx, run)
-	})
-	return nil
-}
-
-// plenty is a pool that is never the bound of a measurement.
-func plenty() resources.Resources {
-	r, err := resources.Parse("cpus:1000000;mem:1000000000;disk:1000000000")
-	if err != nil {
-		panic(err) // a constant
-	}
-	return r
 }
 
 // removed takes away whatever of the owner's is left.

@@ -1,8 +1,8 @@
 package bench
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +27,8 @@ type framework struct {
 	spec     task.Spec
 	total    int
 	inFlight int
+	prefix   string                  // of the tasks' IDs
+	accepted func(specs []task.Spec) // called before each ACCEPT; may be nil
 
 	mu       sync.Mutex
 	launched int
@@ -45,7 +47,7 @@ type framework struct {
 
 func newFramework(spec task.Spec, total, inFlight int) *framework {
 	return &framework{
-		spec: spec, total: total, inFlight: inFlight, running: map[string]string{}, sent: map[string]time.Time{},
+		spec: spec, total: total, inFlight: inFlight, prefix: "bench-", running: map[string]string{}, sent: map[string]time.Time{},
 		allUp: make(chan struct{}), allDown: make(chan struct{}),
 	}
 }
@@ -96,7 +98,7 @@ func (f *framework) use(o task.Offer, room int) {
 	for len(specs) < room && left.Contains(want) {
 		left = left.Sub(want...)
 		s := f.spec
-		s.Key.ID = fmt.Sprintf("bench-%d", f.launched)
+		s.Key.ID = f.prefix + strconv.Itoa(f.launched)
 		s.Resources = want
 		f.launched++
 		f.sent[s.Key.ID] = now
@@ -108,6 +110,9 @@ func (f *framework) use(o task.Offer, room int) {
 	}
 	if f.first.IsZero() {
 		f.first = now
+	}
+	if f.accepted != nil {
+		f.accepted(specs)
 	}
 	f.driver.Accept([]string{o.ID}, o.Agent, specs, 0)
 }
@@ -189,6 +194,13 @@ func (f *framework) progress() int {
 	return len(f.took)
 }
 
+// forget drops all that is known of the tasks.
+func (f *framework) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running, f.sent, f.took = map[string]string{}, map[string]time.Time{}, nil
+}
+
 // killAll ends what runs.
 func (f *framework) killAll() int {
 	f.mu.Lock()
@@ -211,6 +223,12 @@ type Result struct {
 	PerSecond float64       `json:"per_second"`
 	P50       time.Duration `json:"p50_ns"`
 	P99       time.Duration `json:"p99_ns"`
+
+	Acknowledged time.Duration `json:"acknowledged_ns,omitempty"` // until the last update was acknowledged
+	CPUPerTask   time.Duration `json:"cpu_per_task_ns,omitempty"` // of all roles and the load
+	Idle         float64       `json:"idle_cores,omitempty"`      // cores in use with all tasks running
+	Recovery     time.Duration `json:"recovery_ns,omitempty"`     // from the agent's start to its re-registration
+	Usage        Usage         `json:"usage,omitzero"`            // with all tasks running
 }
 
 func (f *framework) result(name string) Result {

@@ -41,6 +41,8 @@ Everything that it makes is taken away again.`,
 	f.Int("tasks", 0, "how many tasks; 0: 50000 in memory, 40 on an engine")
 	f.Int("in-flight", 0, "launches at a time; 0: 1000 in memory, 4 on an engine")
 	f.Int("rounds", 1, "how many times")
+	f.Duration("idle", 0, "memory: how long to watch the running tasks afterwards, for the CPU they cost")
+	f.Bool("restart", false, "memory: restart the agent with all tasks running, and measure its recovery")
 	f.Bool("durable", false, "memory: keep the agent's state in a file, as a real agent does")
 	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
 	f.Bool("json", false, "print JSON instead of a table")
@@ -48,9 +50,61 @@ Everything that it makes is taken away again.`,
 		Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil },
 	}
-	cmd.AddCommand(pause)
+	cmd.AddCommand(pause, newBenchMaster())
 	return cmd
 }
+
+func newBenchMaster() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "master", Args: noArgs, RunE: runBenchMaster,
+		Short: "Measure the master with many simulated agents and several frameworks",
+		Long: `Measures the bundled master alone: simulated agents speak the real agent protocol,
+frameworks the real v1 scheduler API, all over loopback. In turn: agents register,
+everything is offered, tasks start, every state changes once, the whole state is
+read, and another master takes over.`,
+	}
+	f := cmd.Flags()
+	f.Int("agents", 10_000, "how many agents")
+	f.Int("frameworks", 4, "how many frameworks")
+	f.Int("tasks", 100_000, "how many tasks, in all")
+	f.Int("rounds", 1, "how many times")
+	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	f.Bool("json", false, "print JSON instead of a table")
+	return cmd
+}
+
+func runBenchMaster(cmd *cobra.Command, _ []string) error {
+	v, err := settings(cmd, nil)
+	if err != nil {
+		return err
+	}
+	o := bench.MasterOptions{
+		Agents: v.GetInt("agents"), Frameworks: v.GetInt("frameworks"), Tasks: v.GetInt("tasks"), Progress: cmd.ErrOrStderr(),
+	}
+	if o.Agents < 1 || o.Frameworks < 1 || o.Tasks < o.Frameworks {
+		return exit(exitUsage, "--agents %d, --frameworks %d, --tasks %d: each must be at least 1, and there must be a task for every framework", o.Agents, o.Frameworks, o.Tasks)
+	}
+	stop, err := profile(v.GetString("cpu-profile"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tuneGC()
+	var results []bench.MasterResult
+	for range max(1, v.GetInt("rounds")) {
+		r, err := bench.RunMaster(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		results = append(results, r)
+	}
+	clearProgress(cmd)
+	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
+	return c.print(results, func(w io.Writer) { bench.WriteMaster(w, results) })
+}
+
+// clearProgress ends the line of progress.
+func clearProgress(cmd *cobra.Command) { fmt.Fprintf(cmd.ErrOrStderr(), "\r%-60s\r", "") }
 
 // benchReport is what a run of the benchmark prints.
 type benchReport struct {
@@ -87,7 +141,7 @@ func runBench(cmd *cobra.Command, _ []string) error {
 		}
 		report.Results = append(report.Results, results...)
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "\r%-60s\r", "")
+	clearProgress(cmd)
 	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
 	return c.print(report, func(w io.Writer) { printBench(w, &report) })
 }
@@ -135,6 +189,7 @@ func benchMemory(cmd *cobra.Command, v *viper.Viper) ([]bench.Result, error) {
 		Name: "mesopool", Provider: memory.New(memory.Config{}), Owner: task.Owner{Cluster: "bench", Agent: "agent"},
 		Spec: task.Spec{Name: "bench", Image: "bench"}, Tasks: either(v.GetInt("tasks"), 50_000), InFlight: either(v.GetInt("in-flight"), 1000),
 		Store: func() (store.Store, error) { return store.NewMemory(), nil }, Progress: cmd.ErrOrStderr(),
+		Idle: v.GetDuration("idle"), Restart: v.GetBool("restart"), Leave: true,
 	}
 	if v.GetBool("durable") {
 		dir, err := os.MkdirTemp("", "mesopool-bench-")
