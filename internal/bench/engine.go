@@ -15,6 +15,9 @@ import (
 	"github.com/docker/docker/client"
 )
 
+// bareLoop is the name of the loop that the cluster is compared with.
+const bareLoop = "bare client loop"
+
 // Engine is a Docker engine as the bare loop drives it: the least that creates
 // and starts a container on a network of its own.
 type Engine struct {
@@ -92,7 +95,7 @@ func (e *Engine) Loop(ctx context.Context, argv []string, total, atOnce int) (Re
 	}
 	close(next)
 	wg.Wait()
-	r := summarize("bare client loop", took, time.Since(begin))
+	r := summarize(bareLoop, took, time.Since(begin))
 	r.AtOnce = atOnce
 	for _, id := range ids {
 		if id != "" {

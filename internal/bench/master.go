@@ -228,10 +228,10 @@ func (b *masterBench) change(ctx context.Context) error {
 func (b *masterBench) read(ctx context.Context) error {
 	b.noteStall()
 	var err error
-	if b.result.State, err = ask(ctx, http.MethodGet, "http://"+b.leader()+"/state", ""); err != nil {
+	if b.result.State, err = ask(ctx, http.MethodGet, "http://"+b.leader()+"/state", "application/json", ""); err != nil {
 		return err
 	}
-	if b.result.GetState, err = ask(ctx, http.MethodPost, "http://"+b.leader()+"/api/v1", `{"type":"GET_STATE"}`); err != nil {
+	if b.result.GetState, err = ask(ctx, http.MethodPost, "http://"+b.leader()+"/api/v1", "application/x-protobuf", `{"type":"GET_STATE"}`); err != nil {
 		return err
 	}
 	b.result.ReadStall = b.noteStall()
@@ -245,13 +245,13 @@ func (b *masterBench) noteStall() time.Duration {
 	return d
 }
 
-func ask(ctx context.Context, method, url, body string) (Answer, error) {
+func ask(ctx context.Context, method, url, accept, body string) (Answer, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return Answer{}, err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("Accept", "application/x-protobuf, application/json;q=0.5")
+	r.Header.Set("Accept", accept)
 	r.Header.Set("Accept-Encoding", "identity")
 	begin := time.Now()
 	resp, err := http.DefaultClient.Do(r)

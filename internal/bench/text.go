@@ -25,6 +25,19 @@ func spread[R any, V cmp.Ordered](rounds []R, value func(R) V, text func(V) stri
 	return fmt.Sprintf("%s (%s – %s)", text(v[len(v)/2]), text(v[0]), text(v[len(v)-1]))
 }
 
+// median is the middle value of the rounds; 0 without any.
+func median[R any](rounds []R, value func(R) float64) float64 {
+	if len(rounds) == 0 {
+		return 0
+	}
+	v := make([]float64, len(rounds))
+	for i, r := range rounds {
+		v[i] = value(r)
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
 func perSecond(v float64) string { return fmt.Sprintf("%.0f/s", v) }
 
 func percent(v float64) string { return fmt.Sprintf("%.1f %%", 100*v) }

@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -50,7 +54,7 @@ Everything that it makes is taken away again.`,
 		Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil },
 	}
-	cmd.AddCommand(pause, newBenchMaster())
+	cmd.AddCommand(pause, newBenchMaster(), newBenchReport())
 	return cmd
 }
 
@@ -101,6 +105,92 @@ func runBenchMaster(cmd *cobra.Command, _ []string) error {
 	clearProgress(cmd)
 	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
 	return c.print(results, func(w io.Writer) { bench.WriteMaster(w, results) })
+}
+
+func newBenchReport() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "report", Args: noArgs, RunE: runBenchReport,
+		Short: "Measure everything, and write one report",
+		Long: `Measures launches of more and more tasks, the recovery of an agent, a master with
+many agents and, with --engine, the overhead on a Docker engine; each in a process
+of its own, several rounds each. Prints Markdown. The whole report takes half an
+hour on two cores; --tasks 10000 --rounds 1 takes a minute.`,
+	}
+	f := cmd.Flags()
+	f.Int("tasks", 1_000_000, "the largest launch; the smaller ones are its tenth, hundredth …, from 1000 on")
+	f.Int("recover", 100_000, "how many containers an agent recovers")
+	f.Int("agents", 10_000, "how many agents the master has")
+	f.Int("rounds", 3, "how many times each is measured")
+	f.Duration("idle", 30*time.Second, "how long a cluster in which nothing happens is watched")
+	f.Bool("engine", false, "measure the Docker engine too, at 1, 4 and 16 launches at a time")
+	f.String("json-file", "", "write all figures to this file")
+	f.String("svg-file", "", "write a plot to this file")
+	return cmd
+}
+
+func runBenchReport(cmd *cobra.Command, _ []string) error {
+	v, err := settings(cmd, nil)
+	if err != nil {
+		return err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o := bench.ReportOptions{
+		Rounds: max(1, v.GetInt("rounds")), Idle: v.GetDuration("idle"), Recover: min(v.GetInt("recover"), v.GetInt("tasks")),
+		Agents: v.GetInt("agents"), Say: func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) },
+		Command: func(ctx context.Context, args ...string) ([]byte, error) {
+			c := exec.CommandContext(ctx, program, args...)
+			var complaint bytes.Buffer
+			c.Stderr = &complaint
+			out, err := c.Output()
+			if err != nil {
+				err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, lastLine(complaint.String()))
+			}
+			return out, err
+		},
+	}
+	for n := 1000; n <= v.GetInt("tasks"); n *= 10 {
+		o.Sizes = append(o.Sizes, n)
+	}
+	if v.GetBool("engine") {
+		o.Engine = []int{1, 4, 16}
+	}
+	r, err := bench.MakeReport(cmd.Context(), o)
+	if err != nil {
+		return err
+	}
+	r.Write(cmd.OutOrStdout())
+	return writeReport(r, v.GetString("json-file"), v.GetString("svg-file"))
+}
+
+// writeReport writes the files that are asked for.
+func writeReport(r *bench.Report, jsonFile, svgFile string) error {
+	if jsonFile != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(jsonFile, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if svgFile == "" {
+		return nil
+	}
+	var plot bytes.Buffer
+	r.Plot(&plot)
+	return os.WriteFile(svgFile, plot.Bytes(), 0o644)
+}
+
+// lastLine is the last line of what a program has said, without its progress.
+func lastLine(text string) string {
+	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	if len(lines) == 0 {
+		return ""
+	}
+	return strings.TrimSpace(lines[len(lines)-1])
 }
 
 // clearProgress ends the line of progress.
