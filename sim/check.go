@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/provider"
-	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -244,47 +242,18 @@ func (c *checker) always() {
 // master: the books of every agent balance, and what has ended stays so.
 func (c *checker) master(core *master.Core) {
 	snap := core.Collect()
-	used, offered := map[string]resources.Scalars{}, map[string]resources.Scalars{}
 	for i := range snap.Frameworks {
-		f := &snap.Frameworks[i]
-		for _, t := range f.Tasks {
+		for _, t := range snap.Frameworks[i].Tasks {
 			c.row(t)
-			if !t.State.Terminal() {
-				used[t.Agent] = used[t.Agent].Add(t.Resources.Scalars())
-			}
-		}
-		for _, o := range f.Offers {
-			offered[o.Agent] = offered[o.Agent].Add(o.Resources.Scalars())
 		}
 	}
 	clear(c.agents)
 	for i := range snap.Agents {
-		a := &snap.Agents[i]
-		c.agents[a.ID] = true
-		c.books(a, used[a.ID], offered[a.ID])
-		delete(used, a.ID)
-		delete(offered, a.ID)
+		c.agents[snap.Agents[i].ID] = true
 	}
-	if len(used)+len(offered) > 0 {
-		c.w.failf("accounting", "tasks or offers of agents that are not there: %v %v", used, offered)
-	}
-}
-
-func (c *checker) books(a *master.AgentView, used, offered resources.Scalars) {
-	total := a.Resources.Scalars()
-	booked, held := a.Used.Scalars(), a.Offered.Scalars()
-	switch {
-	case !slices.Equal(booked, used):
-		c.w.failf("accounting", "%s: %s is booked as used, its tasks have %s", a.ID, booked, used)
-	case !slices.Equal(held, offered):
-		c.w.failf("accounting", "%s: %s is booked as offered, its offers have %s", a.ID, held, offered)
-	case !total.Contains(booked.Add(held)):
-		c.w.failf("accounting", "%s: %s used and %s offered of %s", a.ID, booked, held, total)
-	}
-	for _, s := range slices.Concat(booked, held) {
-		if s.Amount < 0 {
-			c.w.failf("accounting", "%s: %s %s", a.ID, s.Amount, s.Name)
-		}
+	books := auditMaster(snap)
+	for _, wrong := range books.Unbalanced() {
+		c.w.failf("accounting", "%s", wrong)
 	}
 }
 

@@ -2,23 +2,30 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
+	"github.com/mesopool/mesopool/internal/audit"
 	"github.com/mesopool/mesopool/marathon"
+	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/provider"
-	"github.com/mesopool/mesopool/task"
 )
 
-// unsettled says what is not yet as users want it; "" when everything is: every
-// app has all its instances running and healthy, what runs is what the master
-// and Marathon think, and nothing is on its way anywhere.
+// unsettled says what is not yet as users want it; "" when everything is.
 func (w *World) unsettled() string {
 	for _, p := range w.processes {
 		if !p.up {
 			return p.name + " is down"
 		}
 	}
-	for _, why := range []func() string{w.appsUnsettled, w.masterUnsettled, w.agentsUnsettled, w.setsDiffer} {
+	if _, _, connected := w.marathon.core.Info(); !connected || w.marathon.session == nil {
+		return "Marathon is not subscribed"
+	}
+	c := w.audit()
+	if why := c.Unsettled(); why != "" {
+		return why
+	}
+	for _, why := range []func() string{w.leftOver, w.restless, w.unsaved} {
 		if text := why(); text != "" {
 			return text
 		}
@@ -26,89 +33,22 @@ func (w *World) unsettled() string {
 	return ""
 }
 
-func (w *World) appsUnsettled() string {
-	core := w.marathon.core
-	if _, _, connected := core.Info(); !connected || w.marathon.session == nil {
-		return "Marathon is not subscribed"
-	}
-	if all := core.Deployments(); len(all) > 0 {
-		return fmt.Sprintf("deployment %s is at step %d of %v", all[0].ID, all[0].Current, all[0].Steps)
-	}
-	for _, v := range core.Apps(w.now, nil) {
+// leftOver: what the users have removed is gone.
+func (w *World) leftOver() string {
+	for _, v := range w.marathon.core.Apps(w.now, nil) {
 		if v.App.ID == finite {
 			return "the batch app is still there"
 		}
-		if why := appUnsettled(&v); why != "" {
-			return v.App.ID + " " + why
-		}
 	}
 	return ""
 }
 
-func appUnsettled(v *marathon.AppView) string {
-	if len(v.Instances) != v.App.Instances {
-		return fmt.Sprintf("has %d instances and wants %d: %s", len(v.Instances), v.App.Instances, v.Waiting)
-	}
-	if len(v.App.HealthChecks) > 0 && v.Healthy != v.App.Instances {
-		return fmt.Sprintf("has %d healthy instances and wants %d", v.Healthy, v.App.Instances)
-	}
-	for _, i := range v.Instances {
-		switch {
-		case i.State != task.Running:
-			return fmt.Sprintf("has %s %s", i.TaskID, i.State)
-		case i.Killing:
-			return fmt.Sprintf("is still killing %s", i.TaskID)
-		case i.Version != v.App.ConfigVersion():
-			return fmt.Sprintf("has %s of an old configuration", i.TaskID)
-		}
-	}
-	return ""
-}
-
-func (w *World) masterUnsettled() string {
-	snap := w.master.core.Snapshot()
-	switch {
-	case len(snap.Agents) != len(w.agents):
-		return fmt.Sprintf("the master has %d agents", len(snap.Agents))
-	case len(snap.Recovered) > 0 || snap.Unreachable > 0:
-		return fmt.Sprintf("the master waits for %d agents and has lost %d", len(snap.Recovered), snap.Unreachable)
-	}
-	for i := range snap.Agents {
-		if !snap.Agents[i].Connected {
-			return "the master has lost its connection to " + snap.Agents[i].ID
-		}
-	}
-	for i := range snap.Frameworks {
-		f := &snap.Frameworks[i]
-		switch {
-		case f.ID != w.marathon.framework:
-			if len(f.Tasks) > 0 {
-				return fmt.Sprintf("framework %s has %d tasks", f.ID, len(f.Tasks))
-			}
-		case !f.Connected:
-			return "the framework is not connected"
-		case len(f.Offers) > 0:
-			return fmt.Sprintf("the framework holds %d offers", len(f.Offers))
-		}
-	}
-	return ""
-}
-
-func (w *World) agentsUnsettled() string {
+// restless: no agent wants to do anything any more, but to check healths.
+func (w *World) restless() string {
 	for _, a := range w.agents {
-		r := a.core.Roster()
-		switch {
-		case !a.registered:
-			return a.name + " is not registered"
-		case r.Kept+r.Orphans > 0:
-			return fmt.Sprintf("%s keeps %d containers and has %d orphans", a.name, r.Kept, r.Orphans)
-		}
 		probes := false
-		for _, t := range r.Tasks {
+		for _, t := range a.core.Roster().Tasks {
 			probes = probes || t.Spec.Health != nil
-			if t.Pending != nil {
-				return fmt.Sprintf("%s: the update %s of %s is not acknowledged", a.name, t.Pending.State, t.Spec.Key)
-			}
 		}
 		if next := a.core.Next(); !next.IsZero() && !probes {
 			return fmt.Sprintf("%s wants to do something in %s", a.name, next.Sub(w.now))
@@ -117,47 +57,81 @@ func (w *World) agentsUnsettled() string {
 	return ""
 }
 
-// setsDiffer compares what runs with what everybody thinks.
-func (w *World) setsDiffer() string {
-	var up, found, saved, atMaster, atMarathon []string
+// unsaved: the agents have on record what they have in memory.
+func (w *World) unsaved() string {
 	for _, a := range w.agents {
-		for _, k := range a.dc.containers(provider.StateUp) {
-			up = append(up, k.Key.String())
-		}
-		for _, state := range []provider.State{provider.StateExited, provider.StateCreated} {
-			if left := a.dc.containers(state); len(left) > 0 {
-				return fmt.Sprintf("%s: container %s is %s and was not removed", a.name, left[0].Name, state)
-			}
-		}
-		for k := range a.dc.announced {
-			found = append(found, k.String())
-		}
-		for k := range a.disk.tasks {
-			saved = append(saved, k.String())
-		}
-	}
-	for _, f := range w.master.core.Snapshot().Frameworks {
-		for _, t := range f.Tasks {
-			atMaster = append(atMaster, t.Key.String())
-			if t.State != task.Running {
-				return fmt.Sprintf("the master has %s as %s", t.Key, t.State)
-			}
-		}
-	}
-	for _, v := range w.marathon.core.Apps(w.now, nil) {
-		for _, i := range v.Instances {
-			atMarathon = append(atMarathon, w.marathon.framework+"/"+i.TaskID)
-		}
-	}
-	for _, other := range []struct {
-		what string
-		list []string
-	}{{"the registry", found}, {"the agents' records", saved}, {"the master", atMaster}, {"Marathon", atMarathon}} {
-		slices.Sort(up)
-		slices.Sort(other.list)
-		if !slices.Equal(up, other.list) {
-			return fmt.Sprintf("containers %v run, %s has %v", up, other.what, other.list)
+		if n := len(a.core.Roster().Tasks); n != len(a.disk.tasks) {
+			return fmt.Sprintf("%s has %d tasks and %d on record", a.name, n, len(a.disk.tasks))
 		}
 	}
 	return ""
+}
+
+// audit gathers what all parts have.
+func (w *World) audit() audit.Cluster {
+	c := audit.Cluster{Framework: w.marathon.framework, Master: auditMaster(w.master.core.Snapshot()), Apps: w.auditApps()}
+	for _, a := range w.agents {
+		for _, state := range []provider.State{provider.StateUp, provider.StateExited, provider.StateCreated} {
+			for _, k := range a.dc.containers(state) {
+				c.Containers = append(c.Containers, audit.Container{Name: k.Name, Key: k.Key, State: k.State})
+			}
+		}
+		c.Registered = append(c.Registered, slices.Collect(maps.Keys(a.dc.announced))...)
+		c.Agents = append(c.Agents, a.audit())
+	}
+	for _, d := range w.marathon.core.Deployments() {
+		c.Deploying = append(c.Deploying, fmt.Sprintf("%s is at step %d of %v", d.ID, d.Current, d.Steps))
+	}
+	return c
+}
+
+func (a *agentNode) audit() audit.Agent {
+	r := a.core.Roster()
+	out := audit.Agent{Name: a.name, Registered: a.registered, Kept: r.Kept, Orphans: r.Orphans}
+	for _, t := range r.Tasks {
+		row := audit.Task{Key: t.Spec.Key, State: t.State}
+		if t.Pending != nil {
+			row.Pending = t.Pending.State.String()
+		}
+		out.Tasks = append(out.Tasks, row)
+	}
+	return out
+}
+
+func auditMaster(snap *master.Snapshot) audit.Master {
+	m := audit.Master{Waiting: len(snap.Recovered) + snap.Unreachable}
+	for i := range snap.Agents {
+		a := &snap.Agents[i]
+		m.Agents = append(m.Agents, audit.Books{
+			ID: a.ID, Connected: a.Connected, Total: a.Resources.Scalars(), Used: a.Used.Scalars(), Offered: a.Offered.Scalars(),
+		})
+	}
+	for i := range snap.Frameworks {
+		f := &snap.Frameworks[i]
+		out := audit.Framework{ID: f.ID, Connected: f.Connected}
+		for _, o := range f.Offers {
+			out.Offers = append(out.Offers, audit.Offer{Agent: o.Agent, Resources: o.Resources.Scalars()})
+		}
+		m.Frameworks = append(m.Frameworks, out)
+		for _, t := range f.Tasks {
+			m.Tasks = append(m.Tasks, audit.Task{Key: t.Key, Agent: t.Agent, State: t.State, Resources: t.Resources.Scalars()})
+		}
+	}
+	return m
+}
+
+func (w *World) auditApps() []audit.App {
+	var out []audit.App
+	for _, v := range w.marathon.core.Apps(w.now, nil) {
+		out = append(out, auditApp(&v))
+	}
+	return out
+}
+
+func auditApp(v *marathon.AppView) audit.App {
+	a := audit.App{ID: v.App.ID, Want: v.App.Instances, Checked: len(v.App.HealthChecks) > 0, Healthy: v.Healthy, Waiting: fmt.Sprint(v.Waiting)}
+	for _, i := range v.Instances {
+		a.Instances = append(a.Instances, audit.Instance{Task: i.TaskID, State: i.State, Killing: i.Killing, Old: i.Version != v.App.ConfigVersion()})
+	}
+	return a
 }

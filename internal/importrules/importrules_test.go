@@ -75,7 +75,8 @@ var own = map[string][]string{
 	"mesos/scheduler":  {"mesos/...", "task", "resources"},
 	"web":              {},
 	"cmd/mesopool":     {"internal/cli"},
-	"sim":              {"agent", "master", "marathon", "provider", "provider/memory", "resources", "task", "internal/timers"},
+	"internal/audit":   {"provider", "resources", "task"},
+	"sim":              {"internal/audit", "agent", "master", "marathon", "provider", "provider/memory", "resources", "task", "internal/timers"},
 	"internal/bench":   nil, // wires a whole cluster
 	"internal/cli":     nil, // wires everything
 }
