@@ -92,13 +92,12 @@ fault_freeze() {
   docker unpause "$(role_container "$cluster" "$role")" >/dev/null
 }
 
-# A store that cannot write must end its role rather than go on without it: the
-# role's file system is made read-only for a while, as a broken disk becomes,
-# and a role that ended is started again by the engine.
+# A store that cannot write ends its role rather than let it go on without: here
+# every write to a file fails, as on a full disk.
 fault_disk() {
   local role seconds=$((RANDOM % 10 + 5))
   role=$(some_role)
-  echo "the $role's file size is limited to nothing for $seconds s, as on a full disk"
+  echo "the $role can write no file for $seconds s, as on a full disk"
   prlimit --pid "$(pid_of "$role")" --fsize=0:0
   sleep "$seconds"
   kill -9 "$(pid_of "$role")" 2>/dev/null || true # the limit ends with the process
@@ -184,7 +183,7 @@ begin() {
   eval "$(bash env.sh "$cluster")"
   go build -o dist/chaos-mesopool ./cmd/mesopool
   api POST /v2/apps @compose/tasks/hello.json >/dev/null
-  api PUT /v2/apps/hello '{"instances": 4}' >/dev/null || true
+  api PUT '/v2/apps/hello?force=true' '{"instances": 4}' >/dev/null
   audit --wait 60s || fail "the cluster did not settle before the first fault"
 }
 

@@ -206,7 +206,7 @@ func (a *auditor) master(ctx context.Context, c *audit.Cluster) error {
 	c.Master.Waiting = len(s.Recovered) + int(s.Unreachable)
 	for _, x := range s.Agents {
 		c.Master.Agents = append(c.Master.Agents, audit.Books{
-			ID: x.ID, Connected: x.Active, Total: amounts(x.Total), Used: amounts(x.Used), Offered: amounts(x.Offered),
+			ID: x.ID, Connected: x.Active, Total: scalarsOf(x.Total), Used: scalarsOf(x.Used), Offered: scalarsOf(x.Offered),
 		})
 		agent, err := a.agent(ctx, x.PID)
 		if err != nil {
@@ -217,20 +217,20 @@ func (a *auditor) master(ctx context.Context, c *audit.Cluster) error {
 	for _, f := range s.Frameworks {
 		out := audit.Framework{ID: f.ID, Connected: f.Connected}
 		for _, o := range f.Offers {
-			out.Offers = append(out.Offers, audit.Offer{Agent: o.Agent, Resources: amounts(o.Resources)})
+			out.Offers = append(out.Offers, audit.Offer{Agent: o.Agent, Resources: scalarsOf(o.Resources)})
 		}
 		c.Master.Frameworks = append(c.Master.Frameworks, out)
 		for _, t := range f.Tasks {
 			c.Master.Tasks = append(c.Master.Tasks, audit.Task{
-				Key: task.Key{Framework: f.ID, ID: t.ID}, Agent: t.Agent, State: stateOf(t.State), Resources: amounts(t.Resources),
+				Key: task.Key{Framework: f.ID, ID: t.ID}, Agent: t.Agent, State: stateOf(t.State), Resources: scalarsOf(t.Resources),
 			})
 		}
 	}
 	return nil
 }
 
-// amounts reads the scalars of Mesos' JSON of resources; ranges are text there.
-func amounts(m map[string]any) resources.Scalars {
+// scalarsOf reads the scalars of Mesos' JSON of resources; ranges are text there.
+func scalarsOf(m map[string]any) resources.Scalars {
 	var out []resources.Scalar
 	for name, v := range m {
 		if f, ok := v.(float64); ok {
