@@ -318,3 +318,44 @@ func TestHas(t *testing.T) {
 		t.Error("capabilities are misread")
 	}
 }
+
+// TestResourcesShared: equal lists are one value, and lists that differ in
+// anything are not.
+func TestResourcesShared(t *testing.T) {
+	scalar := func(change func(*mesosv1.Resource)) []*mesosv1.Resource {
+		r := &mesosv1.Resource{
+			Name: new("cpus"), Type: mesosv1.Value_SCALAR.Enum(), Scalar: &mesosv1.Value_Scalar{Value: new(2.0)}, Role: new("*"),
+			AllocationInfo: &mesosv1.Resource_AllocationInfo{Role: new("dev")},
+		}
+		change(r)
+		return []*mesosv1.Resource{r}
+	}
+	same := func(*mesosv1.Resource) {}
+	a, err := Resources(scalar(same))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := Resources(scalar(same)); &a[0] != &b[0] {
+		t.Error("two equal lists are kept twice")
+	}
+	for name, change := range map[string]func(*mesosv1.Resource){
+		"amount":     func(r *mesosv1.Resource) { r.Scalar.Value = new(3.0) },
+		"name":       func(r *mesosv1.Resource) { r.Name = new("mem") },
+		"allocation": func(r *mesosv1.Resource) { r.AllocationInfo.Role = new("prod") },
+		"role":       func(r *mesosv1.Resource) { r.Role = new("prod") },
+		"revocable":  func(r *mesosv1.Resource) { r.Revocable = &mesosv1.Resource_RevocableInfo{} },
+		"shared":     func(r *mesosv1.Resource) { r.Shared = &mesosv1.Resource_SharedInfo{} },
+		"provider":   func(r *mesosv1.Resource) { r.ProviderId = &mesosv1.ResourceProviderID{Value: new("p")} },
+		"disk": func(r *mesosv1.Resource) {
+			r.Disk = &mesosv1.Resource_DiskInfo{Persistence: &mesosv1.Resource_DiskInfo_Persistence{Id: new("v"), Principal: new("p")}}
+		},
+	} {
+		b, err := Resources(scalar(change))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if a.Equal(b) {
+			t.Errorf("%s: %v and %v are taken for the same", name, a, b)
+		}
+	}
+}

@@ -12,9 +12,25 @@ import (
 
 // Resources reads resources in any of Mesos' three formats
 // (common/resources_utils.cpp): reservations as a stack, or as a role with an
-// optional reservation. It refuses what Resources::validate refuses.
+// optional reservation. It refuses what Resources::validate refuses. The result
+// may be shared with others, as all Resources may.
 func Resources(in []*mesosv1.Resource) (resources.Resources, error) {
-	var out resources.Resources
+	var room [128]byte
+	key, plain := plainKey(room[:0], in)
+	if plain {
+		if known, ok := shared.get(key); ok {
+			return known, nil
+		}
+	}
+	out, err := read(in)
+	if plain && err == nil {
+		shared.put(key, out)
+	}
+	return out, err
+}
+
+func read(in []*mesosv1.Resource) (resources.Resources, error) {
+	out := make(resources.Resources, 0, len(in))
 	for i, r := range in {
 		x, err := resource(r)
 		if err != nil {
