@@ -115,6 +115,9 @@ func (r *agentRole) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := link.CheckTotal(pool); err != nil {
+		return exit(exitUsage, "--resources: %w", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	registry := r.registry(ctx, g)
 	r.core.Owner, r.core.NewUUID = r.owner, uuid.New

@@ -10,6 +10,7 @@ import (
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -24,6 +25,20 @@ func capabilities() []*mesosv1.AgentInfo_Capability {
 		out = append(out, &mesosv1.AgentInfo_Capability{Type: c.Enum()})
 	}
 	return out
+}
+
+// mostAmount is the largest amount that all of Mesos can count (quota.cpp,
+// validate): sums stay exact in thousandths.
+const mostAmount = 1_000_000_000_000
+
+// CheckTotal refuses totals that a master could not count.
+func CheckTotal(total resources.Resources) error {
+	for _, s := range total.Scalars() {
+		if s.Amount > resources.Whole(mostAmount) {
+			return fmt.Errorf("link: %s of %s is more than masters can count; offer at most %d", s.Amount, s.Name, int64(mostAmount))
+		}
+	}
+	return nil
 }
 
 func (l *Link) info() *mesosv1.AgentInfo {
