@@ -103,6 +103,7 @@ type agentRole struct {
 	attrs     []*mesosv1.Attribute
 	store     store.Store
 	core      agent.Config
+	shutdown  link.ShutdownPolicy
 	workers   int
 	consul    string
 	log       *slog.Logger
@@ -134,7 +135,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	self := node.UPID("slave(1)")
 	l = link.New(link.Config{
 		Node: node, Self: self, Master: r.master.UPID, Recheck: recheck, Credential: r.secret, Hostname: r.hostname, Resources: pool, Attributes: r.attrs,
-		Version: mesosVersion, Store: r.store, Log: r.log, RemoveVolume: r.volumeRemover(),
+		Version: mesosVersion, Store: r.store, Log: r.log, RemoveVolume: r.volumeRemover(), Shutdown: r.shutdown,
 	})
 	if registry != nil {
 		registry.agentID = l.AgentID

@@ -470,3 +470,43 @@ func Test10A_15_ManyTasksManyMasters(t *testing.T) {
 		input[agent.Joined](e)
 	}
 }
+
+// A stray order to end does not wipe a data center, unless that is wanted.
+func Test10A_11_ShutdownPolicies(t *testing.T) {
+	for name, x := range map[string]struct {
+		policy ShutdownPolicy
+		want   string // in the error; "" means that the agent goes on
+		tasks  int
+	}{
+		"exit": {ShutdownExit, "left running", 1}, "ignore": {ShutdownIgnore, "", 1}, "kill": {ShutdownKill, "all its tasks were killed", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLive(t, func(c *Config) { c.Shutdown = x.policy })
+			l.join()
+			l.tell(runTask("t", withImage))
+			l.acknowledge(l.update(mesosv1.TaskState_TASK_STARTING))
+			l.acknowledge(l.update(mesosv1.TaskState_TASK_RUNNING))
+			if err := l.master.node.SendProto("impostor", l.link.cfg.Self, &messages.ShutdownMessage{}); err != nil {
+				t.Fatal(err)
+			}
+			l.tell(&messages.ShutdownMessage{Message: new("gone")})
+			if x.want == "" {
+				l.tell(runTask("u", withImage))
+				l.update(mesosv1.TaskState_TASK_STARTING)
+				if n := l.link.Refused(); n["shutdown"] != 1 || n["not from the master"] != 1 {
+					t.Errorf("refused %v", n)
+				}
+				return
+			}
+			select {
+			case err := <-l.done:
+				if err == nil || !strings.Contains(err.Error(), x.want) {
+					t.Errorf("ended with %v", err)
+				}
+			case <-time.After(limit):
+				t.Fatal("the agent goes on")
+			}
+			l.settled(x.tasks)
+		})
+	}
+}

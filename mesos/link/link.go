@@ -46,6 +46,8 @@ type Config struct {
 	// RemoveVolume has the backend remove a persistent volume that was destroyed;
 	// absent is success. Nil: the backend has none.
 	RemoveVolume func(ctx context.Context, role, id string) error
+
+	Shutdown ShutdownPolicy // what a master's order to end does
 }
 
 // Link is the agent's connection to its master.
@@ -290,14 +292,12 @@ func (l *Link) awaitRegistered(ctx context.Context, wait time.Duration) (answer,
 					return accepted, nil
 				}
 			case eventShutdown:
-				return out, shutdownError(e.message)
+				if err := l.shutdown(ctx, e.message); err != nil {
+					return out, err
+				}
 			}
 		}
 	}
-}
-
-func shutdownError(message string) error {
-	return fmt.Errorf("link: the master ordered this agent to shut down: %q; its containers were left running", message)
 }
 
 // stay waits for a reason to register again.
@@ -326,7 +326,9 @@ func (l *Link) stay(ctx context.Context, master libprocess.UPID) (string, error)
 			case eventReregister:
 				return e.why, nil
 			case eventShutdown:
-				return "", shutdownError(e.message)
+				if err := l.shutdown(ctx, e.message); err != nil {
+					return "", err
+				}
 			}
 		}
 	}
