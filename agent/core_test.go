@@ -722,3 +722,34 @@ func TestContainerNames(t *testing.T) {
 		}
 	}
 }
+
+// An update is sent again after 10 s, then after twice as long, up to 10 min,
+// until it is acknowledged by its own UUID; meanwhile nothing else is said of
+// the task (facts/mesos-protocol.md §10A, number 8).
+func Test10A_08_SendsAgain(t *testing.T) {
+	h := newHarness(t, testConfig())
+	h.step(Joined{})
+	h.step(Launch{Framework: aware, Spec: spec("t")})
+	h.move(move{in: answer{k: container("t", provider.StateUp)}})
+	sent, front := h.now, h.last["t"]
+	for i, want := range []time.Duration{10, 20, 40, 80, 160, 320, 600, 600} {
+		h.step(Ack{Key: key("t"), UUID: task.UUID{9}}) // of nothing that was sent
+		var reports []Report
+		for len(reports) == 0 {
+			h.now = h.core.Next()
+			for _, e := range h.core.Step(h.now, Tick{}, nil) {
+				if r, ok := e.(Report); ok {
+					reports = append(reports, r)
+				}
+			}
+		}
+		if d := h.now.Sub(sent); d != want*time.Second || len(reports) != 1 || reports[0].Status.UUID != front || reports[0].Latest != task.Running {
+			t.Fatalf("send %d after %v: %+v", i, d, reports)
+		}
+		sent = h.now
+	}
+	got := h.core.Step(h.now, Ack{Key: key("t"), UUID: front}, nil)
+	if r, ok := got[len(got)-1].(Report); !ok || r.Status.State != task.Running {
+		t.Errorf("after the acknowledgement: %+v", got)
+	}
+}

@@ -280,6 +280,7 @@ type Task struct {
 type Roster struct {
 	Frameworks []Framework
 	Tasks      []Task
+	Ending     int // tasks of frameworks that are gone, which are being killed
 	Kept       int // stopped containers that wait for their removal
 	Orphans    int
 	Drain      *DrainConfig // nil: not draining
@@ -291,6 +292,7 @@ func (c *Core) Roster() Roster {
 	used := map[string]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {
+			out.Ending++
 			continue
 		}
 		t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}

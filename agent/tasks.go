@@ -40,7 +40,7 @@ func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {
 	}
 	if c.drain != nil {
 		return c.refuse(now, Refuse{
-			Framework: in.Framework, Key: key, State: lostAs(in.Framework.PartitionAware, task.Dropped),
+			Framework: in.Framework, Key: key, State: LostAs(in.Framework.PartitionAware, task.Dropped),
 			Reason: reasonDraining, Message: "The agent is draining and takes no tasks",
 		}, fx)
 	}
@@ -81,7 +81,7 @@ func (c *Core) kill(now time.Time, in Kill, fx []Effect) []Effect {
 			return fx
 		}
 		return c.refuse(now, Refuse{
-			Framework: f.Framework, Key: in.Key, State: lostAs(f.PartitionAware, task.Dropped),
+			Framework: f.Framework, Key: in.Key, State: LostAs(f.PartitionAware, task.Dropped),
 			Reason: task.ReasonExecutorTerminated, Message: "The agent does not know this task",
 		}, fx)
 	}
@@ -108,7 +108,8 @@ func (c *Core) cancel(r *row, fx []Effect) []Effect {
 	return append(fx, Cancel{Key: r.key})
 }
 
-func lostAs(partitionAware bool, s task.State) task.State {
+// LostAs is the state for frameworks that know it, and TASK_LOST for others.
+func LostAs(partitionAware bool, s task.State) task.State {
 	if partitionAware {
 		return s
 	}
@@ -154,7 +155,7 @@ func (c *Core) join(now time.Time, in Joined, fx []Effect) []Effect {
 	}
 	for _, m := range in.Missing {
 		fx = c.refuse(now, Refuse{
-			Framework: m.Framework, Key: m.Key, State: lostAs(m.Framework.PartitionAware, task.Dropped),
+			Framework: m.Framework, Key: m.Key, State: LostAs(m.Framework.PartitionAware, task.Dropped),
 			Reason: task.ReasonReconciliation, Message: "The agent does not know this task",
 		}, fx)
 	}

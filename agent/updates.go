@@ -251,7 +251,7 @@ func (c *Core) vanished(now time.Time, r *row, fx []Effect) []Effect {
 		return fx
 	}
 	s := task.Status{
-		State: lostAs(c.partitionAware(r.key.Framework), task.Gone), Source: task.SourceAgent,
+		State: LostAs(c.partitionAware(r.key.Framework), task.Gone), Source: task.SourceAgent,
 		Reason: task.ReasonExecutorTerminated, Message: "The container " + r.Name + " was removed from outside",
 	}
 	if r.Stop {

@@ -167,6 +167,18 @@ type Copier interface {
 	CopyIn(ctx context.Context, id, dir string, tar io.Reader) error
 }
 
+// PersistentVolume is the name, within its owner's, of the volume that holds a
+// role's persistent data: IDs are unique within a role only.
+func PersistentVolume(role, id string) string { return role + "/" + id }
+
+// VolumeRemover is a Provider that keeps named volumes beyond the life of the
+// containers that use them.
+type VolumeRemover interface {
+	// RemoveVolume deletes the owner's volume with all its data; absent is
+	// success. The name is that of PersistentVolume.
+	RemoveVolume(ctx context.Context, owner task.Owner, name string) error
+}
+
 // Sizer is a Provider that sells resources in packages only.
 type Sizer interface {
 	// Size rounds a wish up to the package it will be billed as.

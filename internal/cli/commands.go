@@ -16,6 +16,7 @@ import (
 	"github.com/mesopool/mesopool/gc"
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/link"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/provider/docker"
 	"github.com/mesopool/mesopool/provider/limit"
@@ -133,6 +134,7 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
+	f.String("shutdown-policy", "exit", "what a master's order to shut down does: exit (the containers stay), ignore, or kill (all tasks, then exit)")
 	f.Int("launches", 4, "how many launches go to the backend at a time")
 }
 
@@ -152,6 +154,9 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 		if r.resources, err = resources.Parse(text); err != nil {
 			return nil, exit(exitUsage, "--resources: %w", err)
 		}
+	}
+	if r.shutdown, err = link.ParseShutdown(v.GetString("shutdown-policy")); err != nil {
+		return nil, exit(exitUsage, "--shutdown-policy: %w", err)
 	}
 	if r.attrs, err = parseAttributes(v.GetString("attributes")); err != nil {
 		return nil, err

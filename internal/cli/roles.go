@@ -103,6 +103,7 @@ type agentRole struct {
 	attrs     []*mesosv1.Attribute
 	store     store.Store
 	core      agent.Config
+	shutdown  link.ShutdownPolicy
 	workers   int
 	consul    string
 	log       *slog.Logger
@@ -114,6 +115,9 @@ func (r *agentRole) run(ctx context.Context) error {
 	pool, err := r.capacity(ctx)
 	if err != nil {
 		return err
+	}
+	if err := link.CheckTotal(pool); err != nil {
+		return exit(exitUsage, "--resources: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	registry := r.registry(ctx, g)
@@ -131,7 +135,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	self := node.UPID("slave(1)")
 	l = link.New(link.Config{
 		Node: node, Self: self, Master: r.master.UPID, Recheck: recheck, Credential: r.secret, Hostname: r.hostname, Resources: pool, Attributes: r.attrs,
-		Version: mesosVersion, Store: r.store, Log: r.log,
+		Version: mesosVersion, Store: r.store, Log: r.log, RemoveVolume: r.volumeRemover(), Shutdown: r.shutdown,
 	})
 	if registry != nil {
 		registry.agentID = l.AgentID
@@ -145,6 +149,17 @@ func (r *agentRole) run(ctx context.Context) error {
 	g.Go(func() error { return run.Run(ctx, l) })
 	g.Go(func() error { return l.Run(ctx, run) })
 	return g.Wait()
+}
+
+// volumeRemover removes persistent volumes; nil where the backend has none.
+func (r *agentRole) volumeRemover() func(ctx context.Context, role, id string) error {
+	remover, ok := provider.As[provider.VolumeRemover](r.provider)
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context, role, id string) error {
+		return remover.RemoveVolume(ctx, r.owner, provider.PersistentVolume(role, id))
+	}
 }
 
 // capacity asks the provider what there is, until it answers.

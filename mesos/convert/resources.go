@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -42,6 +43,9 @@ func read(in []*mesosv1.Resource) (resources.Resources, error) {
 }
 
 func resource(r *mesosv1.Resource) (resources.Resource, error) {
+	if r == nil {
+		return resources.Resource{}, errors.New("it is missing")
+	}
 	x := resources.Resource{Name: r.GetName(), Role: r.GetAllocationInfo().GetRole(), Revocable: r.Revocable != nil, Shared: r.Shared != nil}
 	if x.Name == "" {
 		return x, fmt.Errorf("the name is empty")

@@ -237,6 +237,16 @@ func TestZooKeeper(t *testing.T) {
 }
 
 // The group is read again only after it has changed.
+// The lowest number leads, whatever it was written with: facts/mesos-protocol.md
+// §10A, number 14. That only its messages count is the link's business.
+func Test10A_14_TheLowestNumberLeads(t *testing.T) {
+	g := &group{nodes: map[string]string{
+		"json.info_0000000012": `{"pid":"master@10.0.0.12:5050"}`, "json.info_0000000009": `{"pid":"master@10.0.0.9:5050"}`,
+		"json.info_0000000100": `{"pid":"master@10.0.1.0:5050"}`, "log_replicas": "",
+	}}
+	address(t, joined(t, g, Options{}), "10.0.0.9:5050")
+}
+
 func TestZooKeeperWatches(t *testing.T) {
 	g := &group{nodes: map[string]string{"json.info_0000000007": infoJSON, "0000000008": "master@10.0.0.8:5050"}}
 	d := joined(t, g, Options{})

@@ -42,6 +42,12 @@ type Config struct {
 	Credential *crammd5.Credential
 	Recheck    time.Duration // how often Master is asked while registered; 0: never
 	Log        *slog.Logger
+
+	// RemoveVolume has the backend remove a persistent volume that was destroyed;
+	// absent is success. Nil: the backend has none.
+	RemoveVolume func(ctx context.Context, role, id string) error
+
+	Shutdown ShutdownPolicy // what a master's order to end does
 }
 
 // Link is the agent's connection to its master.
@@ -49,25 +55,25 @@ type Link struct {
 	cfg     Config
 	log     *slog.Logger
 	agent   Agent
-	version []byte        // resource version, new at every start
 	patient time.Duration // with a master that authenticates, at first
+	ledger  *ledger
+	refused refusals
+
+	resendMin, resendMax time.Duration // between two sends of an operation's end
 
 	events chan any
 
 	mu         sync.Mutex
+	version    []byte          // resource version, new at every registration
 	master     libprocess.UPID // zero while none is known
 	id         string
 	registered bool
 	lastPing   time.Time
 	silence    time.Duration // no ping for so long means that the master is gone
-	checkpoint []byte        // the reserved resources the master told us to keep
 }
 
-// Store keys of the link.
-const (
-	idKey         = "link/agent-id"
-	checkpointKey = "link/checkpointed-resources"
-)
+// idKey is where the agent's ID is stored; see also operations.go.
+const idKey = "link/agent-id"
 
 type (
 	eventExited     struct{ peer libprocess.UPID }
@@ -84,8 +90,23 @@ func New(cfg Config) *Link {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	return &Link{
+		cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: newVersion(), patient: 5 * time.Second,
+		ledger: newLedger(), resendMin: 10 * time.Second, resendMax: 10 * time.Minute,
+	}
+}
+
+// newVersion names a state of the resources: operations on another one are not
+// carried out.
+func newVersion() []byte {
 	version := uuid.New()
-	return &Link{cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: version[:], patient: 5 * time.Second}
+	return version[:]
+}
+
+func (l *Link) resourceVersion() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.version
 }
 
 // Exited must be called when the node's link to a peer breaks.
@@ -122,6 +143,7 @@ func (l *Link) Run(ctx context.Context, a Agent) error {
 	}
 	l.cfg.Node.Handle(l.cfg.Self.ID, l.receive)
 	defer l.cfg.Node.Unhandle(l.cfg.Self.ID)
+	defer l.background(ctx)()
 	for ctx.Err() == nil {
 		master, err := l.register(ctx)
 		if err != nil {
@@ -146,21 +168,26 @@ func endOf(ctx context.Context, err error) error {
 }
 
 func (l *Link) load(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key, set := range map[string]func([]byte){
-		idKey:         func(v []byte) { l.id = string(v) },
-		checkpointKey: func(v []byte) { l.checkpoint = v },
-	} {
-		e, err := l.cfg.Store.Get(ctx, key)
-		switch {
-		case err == nil:
-			set(e.Value)
-		case !errors.Is(err, store.ErrNotFound):
-			return fmt.Errorf("link: read the agent's ID: %w", err)
-		}
+	e, err := l.cfg.Store.Get(ctx, idKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("link: read the agent's ID: %w", err)
 	}
-	return nil
+	l.mu.Lock()
+	l.id = string(e.Value)
+	l.mu.Unlock()
+	return l.loadLedger(ctx)
+}
+
+// background does what goes on whether there is a master or not; the returned
+// function ends it.
+func (l *Link) background(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { l.resendOperations(ctx) })
+	if l.cfg.RemoveVolume != nil {
+		running.Go(func() { l.removeVolumes(ctx) })
+	}
+	return func() { cancel(); running.Wait() }
 }
 
 // find asks for the leading master until there is one.
@@ -265,14 +292,12 @@ func (l *Link) awaitRegistered(ctx context.Context, wait time.Duration) (answer,
 					return accepted, nil
 				}
 			case eventShutdown:
-				return out, shutdownError(e.message)
+				if err := l.shutdown(ctx, e.message); err != nil {
+					return out, err
+				}
 			}
 		}
 	}
-}
-
-func shutdownError(message string) error {
-	return fmt.Errorf("link: the master ordered this agent to shut down: %q; its containers were left running", message)
 }
 
 // stay waits for a reason to register again.
@@ -301,7 +326,9 @@ func (l *Link) stay(ctx context.Context, master libprocess.UPID) (string, error)
 			case eventReregister:
 				return e.why, nil
 			case eventShutdown:
-				return "", shutdownError(e.message)
+				if err := l.shutdown(ctx, e.message); err != nil {
+					return "", err
+				}
 			}
 		}
 	}
@@ -337,7 +364,7 @@ func (l *Link) quiet() time.Duration {
 
 func (l *Link) leave() {
 	l.mu.Lock()
-	l.registered = false
+	l.registered, l.version = false, newVersion()
 	l.mu.Unlock()
 	l.agent.Put(agent.Parted{})
 }

@@ -3,7 +3,6 @@ package link
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,30 +12,24 @@ import (
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/store"
 	"github.com/mesopool/mesopool/task"
 )
 
-// receive takes one message. Most are believed only of the current master;
-// pings, framework updates and resources to keep have no sender check, as in
-// slave.cpp.
+// receive takes one message. Pings, which come from other actors, are answered
+// to everybody, and nothing else is believed but of the current master; a
+// genuine agent believes a few more (slave.cpp, updateFramework, drain).
 func (l *Link) receive(m libprocess.Message) {
-	switch m.Name {
-	case "mesos.internal.PingSlaveMessage":
+	if m.Name == "mesos.internal.PingSlaveMessage" {
 		decode(l, m, new(messages.PingSlaveMessage), func(p *messages.PingSlaveMessage) { l.ping(m.From, p) })
-		return
-	case "mesos.internal.UpdateFrameworkMessage":
-		decode(l, m, new(messages.UpdateFrameworkMessage), l.updateFramework)
-		return
-	case "mesos.internal.CheckpointResourcesMessage":
-		decode(l, m, new(messages.CheckpointResourcesMessage), l.checkpointResources)
 		return
 	}
 	l.mu.Lock()
 	master := l.master
 	l.mu.Unlock()
 	if m.From != master {
-		l.log.Warn("ignored a message that is not from the current master", "message", m.Name, "from", m.From.String(), "master", master.String())
+		l.drop("not from the master", "ignored a message that is not from the current master", "message", m.Name, "from", m.From.String(), "master", master.String())
 		return
 	}
 	l.receiveFromMaster(m)
@@ -60,19 +53,29 @@ func (l *Link) receiveFromMaster(m libprocess.Message) {
 		decode(l, m, new(messages.ShutdownFrameworkMessage), func(s *messages.ShutdownFrameworkMessage) {
 			l.agent.Put(agent.ShutdownFramework{ID: s.GetFrameworkId().GetValue()})
 		})
+	case "mesos.internal.UpdateFrameworkMessage":
+		decode(l, m, new(messages.UpdateFrameworkMessage), l.updateFramework)
+	case "mesos.internal.CheckpointResourcesMessage":
+		decode(l, m, new(messages.CheckpointResourcesMessage), l.checkpointResources)
+	case "mesos.internal.ApplyOperationMessage":
+		decode(l, m, new(messages.ApplyOperationMessage), l.applyOperation)
+	case "mesos.internal.AcknowledgeOperationStatusMessage":
+		decode(l, m, new(messages.AcknowledgeOperationStatusMessage), l.acknowledgeOperation)
+	case "mesos.internal.ReconcileOperationsMessage":
+		decode(l, m, new(messages.ReconcileOperationsMessage), l.reconcileOperations)
 	case "mesos.internal.DrainSlaveMessage":
 		decode(l, m, new(messages.DrainSlaveMessage), l.drain)
 	case "mesos.internal.ShutdownMessage":
 		decode(l, m, new(messages.ShutdownMessage), func(s *messages.ShutdownMessage) { l.post(eventShutdown{s.GetMessage()}) })
 	default:
-		l.log.Info("ignored a message that this agent has no use for", "message", m.Name)
+		l.drop("no use", "ignored a message that this agent has no use for", "message", m.Name)
 	}
 }
 
 // decode drops what does not parse, as a genuine peer does.
 func decode[T proto.Message](l *Link, m libprocess.Message, into T, then func(T)) {
 	if err := proto.Unmarshal(m.Body, into); err != nil {
-		l.log.Warn("dropped a message that does not parse", "message", m.Name, "from", m.From.String(), "error", err)
+		l.drop("does not parse", "dropped a message that does not parse", "message", m.Name, "from", m.From.String(), "error", err)
 		return
 	}
 	then(into)
@@ -134,6 +137,7 @@ func (l *Link) admitted(id string, c *messages.MasterSlaveConnection, missing []
 		l.log.Info("registered", "agent", id, "master", master.String())
 	}
 	l.agent.Put(agent.Joined{Missing: missing})
+	l.sayAll()
 	l.post(eventRegistered{})
 }
 
@@ -179,7 +183,25 @@ func (l *Link) runTask(m *messages.RunTaskMessage) {
 		l.refuse(f, m.GetTask(), err.Error())
 		return
 	}
+	if why := l.unknown(spec.Resources); why != "" {
+		l.agent.Put(agent.Refuse{
+			Framework: f, Key: spec.Key, State: agent.LostAs(f.PartitionAware, task.Dropped), Reason: reasonResourcesUnknown, Message: why,
+		})
+		return
+	}
 	l.agent.Put(agent.Launch{Framework: f, Spec: spec})
+}
+
+const reasonResourcesUnknown task.Reason = "REASON_RESOURCES_UNKNOWN"
+
+// unknown says which reserved resources of a task this agent does not have
+// reserved, "" if none (slave.cpp, __run).
+func (l *Link) unknown(r resources.Resources) string {
+	wanted := r.Checkpointed().Allocated("")
+	if len(wanted) == 0 || l.checkpointed().Contains(wanted) {
+		return ""
+	}
+	return "The agent does not know of the reserved resources " + wanted.String()
 }
 
 // unsupported says what this agent would have to ignore silently.
@@ -249,20 +271,4 @@ func (l *Link) acknowledge(m *messages.StatusUpdateAcknowledgementMessage) {
 	a := agent.Ack{Key: task.Key{Framework: m.GetFrameworkId().GetValue(), ID: m.GetTaskId().GetValue()}}
 	copy(a.UUID[:], m.GetUuid())
 	l.agent.Put(a)
-}
-
-// checkpointResources keeps the reserved resources: after a master's failover
-// ours is the only copy.
-func (l *Link) checkpointResources(m *messages.CheckpointResourcesMessage) {
-	text, err := proto.Marshal(m)
-	if err != nil {
-		return
-	}
-	if err := l.cfg.Store.Commit(context.Background(), []store.Op{{Key: checkpointKey, Value: text}}); err != nil {
-		l.log.Error("the reserved resources could not be saved", "error", err)
-		return
-	}
-	l.mu.Lock()
-	l.checkpoint = slices.Clone(text)
-	l.mu.Unlock()
 }

@@ -10,47 +10,54 @@ import (
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
-// capabilities are claimed only where what they oblige to is done.
+// capabilities are claimed only where what they oblige to is done. With
+// RESOURCE_PROVIDER the agent itself carries out operations, see operations.go;
+// it has no resource providers, and says so by listing none.
 func capabilities() []*mesosv1.AgentInfo_Capability {
 	var out []*mesosv1.AgentInfo_Capability
 	for _, c := range []mesosv1.AgentInfo_Capability_Type{
 		mesosv1.AgentInfo_Capability_MULTI_ROLE, mesosv1.AgentInfo_Capability_HIERARCHICAL_ROLE,
-		mesosv1.AgentInfo_Capability_RESERVATION_REFINEMENT, mesosv1.AgentInfo_Capability_AGENT_DRAINING,
-		mesosv1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
+		mesosv1.AgentInfo_Capability_RESERVATION_REFINEMENT, mesosv1.AgentInfo_Capability_RESOURCE_PROVIDER,
+		mesosv1.AgentInfo_Capability_RESIZE_VOLUME, mesosv1.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK,
+		mesosv1.AgentInfo_Capability_AGENT_DRAINING, mesosv1.AgentInfo_Capability_TASK_RESOURCE_LIMITS,
 	} {
 		out = append(out, &mesosv1.AgentInfo_Capability{Type: c.Enum()})
 	}
 	return out
 }
 
+// mostAmount is the largest amount that all of Mesos can count (quota.cpp,
+// validate): sums stay exact in thousandths.
+const mostAmount = 1_000_000_000_000
+
+// CheckTotal refuses totals that a master could not count.
+func CheckTotal(total resources.Resources) error {
+	for _, s := range total.Scalars() {
+		if s.Amount > resources.Whole(mostAmount) {
+			return fmt.Errorf("link: %s of %s is more than masters can count; offer at most %d", s.Amount, s.Name, int64(mostAmount))
+		}
+	}
+	return nil
+}
+
 func (l *Link) info() *mesosv1.AgentInfo {
 	return &mesosv1.AgentInfo{
 		Hostname: &l.cfg.Hostname, Port: new(int32(l.cfg.Self.Addr.Port())), Checkpoint: new(true),
-		Resources: convert.ResourcesTo(l.cfg.Resources, convert.Role), Attributes: l.cfg.Attributes,
+		Resources: convert.ResourcesTo(l.Total(), convert.Role), Attributes: l.cfg.Attributes,
 	}
-}
-
-// checkpointed returns the reserved resources that the master wants echoed.
-func (l *Link) checkpointed() []*mesosv1.Resource {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var m messages.CheckpointResourcesMessage
-	if proto.Unmarshal(l.checkpoint, &m) != nil {
-		return nil
-	}
-	return m.Resources
 }
 
 // sendRegistration registers a new agent, or an old one with all that it runs.
 func (l *Link) sendRegistration(ctx context.Context) error {
-	version := &mesosv1.UUID{Value: l.version}
+	version, kept := &mesosv1.UUID{Value: l.resourceVersion()}, convert.CheckpointedTo(l.checkpointed())
 	id := l.AgentID()
 	if id == "" {
 		l.send(&messages.RegisterSlaveMessage{
-			Slave: l.info(), CheckpointedResources: l.checkpointed(), Version: &l.cfg.Version,
+			Slave: l.info(), CheckpointedResources: kept, Version: &l.cfg.Version,
 			AgentCapabilities: capabilities(), ResourceVersionUuid: version,
 		})
 		return nil
@@ -60,7 +67,7 @@ func (l *Link) sendRegistration(ctx context.Context) error {
 		return err
 	}
 	m := &messages.ReregisterSlaveMessage{
-		Slave: l.info(), CheckpointedResources: l.checkpointed(), Version: &l.cfg.Version,
+		Slave: l.info(), CheckpointedResources: kept, Version: &l.cfg.Version,
 		AgentCapabilities: capabilities(), ResourceVersionUuid: version,
 	}
 	m.Slave.Id = &mesosv1.AgentID{Value: &id}
