@@ -160,10 +160,25 @@ type ExecOptions struct {
 	Resize <-chan [2]uint // height, width; only with TTY
 }
 
+// Sandbox is where a task finds its files (MESOS_SANDBOX). Nothing of a host is
+// mounted there.
+const Sandbox = "/mnt/mesos/sandbox"
+
+// Creator is a Provider that can create a container without starting it, so
+// that something can be put into it before.
+type Creator interface {
+	// Create makes the container called name as Launch does, and leaves its
+	// start to a Launch of the same name. If the owner's container of that name
+	// exists, whatever its state, Create returns it.
+	Create(ctx context.Context, owner task.Owner, name string, s task.Spec) (Container, error)
+}
+
 // Copier is a Provider that can put files into a container that has not
 // started: how URIs reach a sandbox that is no mount.
 type Copier interface {
-	// CopyIn unpacks a tar stream at dir.
+	// CopyIn unpacks a tar stream at the absolute path dir, which it makes if
+	// need be. Files that are there already are replaced, so a repeat does no
+	// harm. A container that is not there is ErrNotFound.
 	CopyIn(ctx context.Context, id, dir string, tar io.Reader) error
 }
 

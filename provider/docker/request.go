@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -18,10 +19,6 @@ import (
 	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
-
-// Sandbox is where tasks expect their sandbox (MESOS_SANDBOX). Nothing of a
-// host is mounted there.
-const Sandbox = "/mnt/mesos/sandbox"
 
 // minMemory is the least that an engine is asked for (docker.cpp, Docker::run).
 const minMemory = 32 << 20
@@ -68,9 +65,11 @@ func (e *Engine) request(o task.Owner, name string, s *task.Spec) (*request, err
 	return r, nil
 }
 
+// image: a task without one is a command that expects to run in its sandbox.
 func (r *request) image(s *task.Spec) error {
 	if s.Image == "" {
 		r.config.Image = r.o.DefaultImage
+		r.config.WorkingDir = cmp.Or(s.WorkDir, provider.Sandbox)
 	}
 	if r.config.Image == "" {
 		return reject("the task names no image, and no default image is set")
@@ -104,7 +103,7 @@ func (r *request) env(name string, s *task.Spec) {
 	for _, v := range s.Env {
 		env = append(env, v.Key+"="+v.Value)
 	}
-	r.config.Env = slices.Concat(env, r.config.Env, []string{"MESOS_SANDBOX=" + Sandbox, "MESOS_CONTAINER_NAME=" + name})
+	r.config.Env = slices.Concat(env, r.config.Env, []string{"MESOS_SANDBOX=" + provider.Sandbox, "MESOS_CONTAINER_NAME=" + name})
 }
 
 // limits gives shares of the processors, which bind only under contention, and
@@ -190,7 +189,7 @@ func (r *request) volume(v task.Volume) error {
 	}
 	target := v.Container
 	if !path.IsAbs(target) {
-		target = path.Join(Sandbox, target)
+		target = path.Join(provider.Sandbox, target)
 	}
 	m := mount.Mount{Type: mount.TypeVolume, Source: v.Name, Target: target, ReadOnly: v.ReadOnly}
 	if v.Driver != "" || len(v.Options) > 0 {

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/mesopool/mesopool/provider"
@@ -102,16 +103,44 @@ func (c *Core) start(b *box, now, at time.Time) time.Time {
 	return at
 }
 
-// CreateOnly leaves a container created and not started, as a Launch does that
-// breaks off half-way.
-func (c *Core) CreateOnly(now time.Time, o task.Owner, name string, s task.Spec) (string, error) {
-	c.Advance(now)
-	b, err := c.named(now, o, name, &s)
-	if err != nil {
-		return "", err
+// Create creates a container and leaves its start to a Launch.
+func (c *Core) Create(now time.Time, o task.Owner, name string, s task.Spec) Answer {
+	a := c.call(now, 0, func() error {
+		b, err := c.named(now, o, name, &s)
+		if err == nil && b.state == provider.StateCreated {
+			c.changed(b)
+		}
+		return err
+	})
+	if b := c.names[name]; b != nil {
+		a.id, a.launch = b.id, true
 	}
-	c.changed(b)
-	return formatID(b.id), nil
+	return a
+}
+
+// CopyIn puts files into a container, by their absolute paths.
+func (c *Core) CopyIn(now time.Time, id string, files map[string][]byte) Answer {
+	return c.call(now, 0, func() error {
+		b, err := c.find(id)
+		if err != nil {
+			return err
+		}
+		if c.files[b.id] == nil {
+			c.files[b.id] = map[string][]byte{}
+		}
+		maps.Copy(c.files[b.id], files)
+		return nil
+	})
+}
+
+// File is the content of a file that was put into a container.
+func (c *Core) File(id, path string) ([]byte, bool) {
+	b, err := c.find(id)
+	if err != nil {
+		return nil, false
+	}
+	data, ok := c.files[b.id][path]
+	return data, ok
 }
 
 // AddForeign makes a running container that is nobody's and returns its ID.
