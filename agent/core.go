@@ -18,6 +18,7 @@ type Config struct {
 	LaunchTimeout time.Duration    // a launch that does not succeed for so long ends as TASK_FAILED
 	LaunchRetry   time.Duration    // so does one that fails with an answer each time, after this; 0: LaunchTimeout
 	NoExec        bool             // the backend runs no further commands in a container
+	NoFetch       string           // why URIs cannot be fetched here; "": they can
 	OrphanGrace   time.Duration    // a container of ours without a record is stopped after this
 	RetryMin      time.Duration    // first pause between tries of a call, doubled up to RetryMax
 	RetryMax      time.Duration

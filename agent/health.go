@@ -20,8 +20,8 @@ type checker struct {
 // minInterval is the shortest pause between two probes of a task.
 const minInterval = 100 * time.Millisecond
 
-// unlaunchable says why a task cannot be launched here, "" if it can.
-func (c *Core) unlaunchable(s *task.Spec) string {
+// uncheckable says why a task's health cannot be checked here, "" if it can.
+func (c *Core) uncheckable(s *task.Spec) string {
 	h := s.Health
 	switch {
 	case h == nil:

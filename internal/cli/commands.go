@@ -115,6 +115,7 @@ func newAgent() *cobra.Command {
 		if r.store, err = openStore(v.GetString("work-dir"), "agent"); err != nil {
 			return err
 		}
+		r.fetch.within(v.GetString("work-dir"))
 		return r.run(ctx)
 	})
 }
@@ -133,6 +134,8 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
+	f.String("fetcher-cache-dir", "", "the folder for the files that tasks name by URI; default: fetch in the folder for state, else one that goes with the process")
+	f.Int64("fetcher-cache-size", 2048, "how many MiB of fetched files are kept for later tasks")
 	f.Int("launches", 4, "how many launches go to the backend at a time")
 }
 
@@ -147,6 +150,9 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 		core: agent.DefaultConfig(), workers: 16 + v.GetInt("launches"),
 	}
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
+	if r.fetch.dir, r.fetch.cache = v.GetString("fetcher-cache-dir"), v.GetInt64("fetcher-cache-size")<<20; r.fetch.cache <= 0 {
+		return nil, exit(exitUsage, "--fetcher-cache-size is %d; it must be above 0", v.GetInt64("fetcher-cache-size"))
+	}
 	r.core.GC = gc.Policy{Keep: v.GetDuration("keep"), MaxKept: v.GetInt("max-kept")}
 	if text := v.GetString("resources"); text != "" {
 		if r.resources, err = resources.Parse(text); err != nil {
@@ -267,6 +273,7 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err := upStores(dir, m, a, s); err != nil {
 		return err
 	}
+	a.fetch.within(dir)
 	at := within(m.at)
 	s.mesosUI = cmp.Or(s.mesosUI, "http://"+at)
 	if s.master, err = findMaster(at); err != nil {

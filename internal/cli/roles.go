@@ -104,6 +104,7 @@ type agentRole struct {
 	store     store.Store
 	core      agent.Config
 	workers   int
+	fetch     fetching
 	consul    string
 	log       *slog.Logger
 }
@@ -115,10 +116,15 @@ func (r *agentRole) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	files, clear, err := r.fetch.open()
+	if err != nil {
+		return err
+	}
+	defer clear()
 	g, ctx := errgroup.WithContext(ctx)
 	registry := r.registry(ctx, g)
 	r.core.Owner, r.core.NewUUID = r.owner, uuid.New
-	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Log: r.log, Workers: r.workers}
+	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Fetcher: files, Log: r.log, Workers: r.workers}
 	if registry != nil {
 		opt.Registry = registry
 	}

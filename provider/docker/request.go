@@ -103,7 +103,11 @@ func (r *request) env(name string, s *task.Spec) {
 	for _, v := range s.Env {
 		env = append(env, v.Key+"="+v.Value)
 	}
-	r.config.Env = slices.Concat(env, r.config.Env, []string{"MESOS_SANDBOX=" + provider.Sandbox, "MESOS_CONTAINER_NAME=" + name})
+	own := []string{"MESOS_SANDBOX=" + provider.Sandbox, "MESOS_CONTAINER_NAME=" + name}
+	if len(s.Resources) > 0 && s.Resources[0].Role != "" {
+		own = append(own, "MESOS_ALLOCATION_ROLE="+s.Resources[0].Role)
+	}
+	r.config.Env = slices.Concat(env, r.config.Env, own)
 }
 
 // limits gives shares of the processors, which bind only under contention, and
