@@ -182,6 +182,16 @@ type Copier interface {
 	CopyIn(ctx context.Context, id, dir string, tar io.Reader) error
 }
 
+// Volumes is a Provider that keeps named volumes, which outlive containers. A
+// launch makes the persistent volumes of its task's resources, see
+// PersistentVolumes, with the owner's labels on them.
+type Volumes interface {
+	// RemoveVolume deletes a volume of the owner with all that is in it. What is
+	// not there is success; what is not the owner's is ErrRejected and stays; one
+	// that a container still has, running or not, is a temporary error.
+	RemoveVolume(ctx context.Context, owner task.Owner, name string) error
+}
+
 // Sizer is a Provider that sells resources in packages only.
 type Sizer interface {
 	// Size rounds a wish up to the package it will be billed as.

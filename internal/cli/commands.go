@@ -129,6 +129,7 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
+	f.String("docker-config", "", "docker: the config.json with the registries' credentials; default: that of the docker command")
 	f.Bool("allow-privileged", false, "docker: let tasks have privileges over the engine's host")
 	f.Duration("keep", d.GC.Keep, "how long a stopped container is kept after its end is acknowledged")
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
@@ -184,6 +185,12 @@ func dockerBackend(v *viper.Viper, cluster string, log *slog.Logger) (provider.P
 	o.DefaultImage, o.AllowPrivileged, o.Log = v.GetString("default-image"), v.GetBool("allow-privileged"), log
 	if o.Network == "" {
 		o.Network = "mesopool-" + cluster
+	}
+	if file := v.GetString("docker-config"); file != "" {
+		if _, err := os.Stat(file); err != nil {
+			return nil, exit(exitUsage, "--docker-config: %w", err)
+		}
+		o.DockerConfig = file
 	}
 	o.PullProgress = func(image, text string) { log.Info("pulling", "image", image, "progress", text) }
 	engine, err := docker.New(o)

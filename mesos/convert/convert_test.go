@@ -128,9 +128,9 @@ func TestSpecDefaults(t *testing.T) {
 			&mesosv1.TaskInfo{Command: &mesosv1.CommandInfo{}},
 			func(s task.Spec) bool { return !s.Command.Shell },
 		},
-		"an infinite limit is none": {
+		"an infinite limit": {
 			&mesosv1.TaskInfo{Limits: map[string]*mesosv1.Value_Scalar{"mem": {Value: new(math.Inf(1))}}},
-			func(s task.Spec) bool { return len(s.Limits) == 0 },
+			func(s task.Spec) bool { return s.Limits.Get("mem") == resources.MaxMilli },
 		},
 		"the volume driver makes names of host paths": {
 			&mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{
@@ -149,6 +149,16 @@ func TestSpecDefaults(t *testing.T) {
 			func(s task.Spec) bool {
 				return s.Image == "y" && s.Network.Mode == task.NetworkUser && s.Ports[0].Container == 2
 			},
+		},
+		"an image that must be new, with credentials": {
+			&mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{
+				Type: mesosv1.ContainerInfo_MESOS.Enum(),
+				Mesos: &mesosv1.ContainerInfo_MesosInfo{Image: &mesosv1.Image{
+					Type: mesosv1.Image_DOCKER.Enum(), Cached: new(false),
+					Docker: &mesosv1.Image_Docker{Name: new("y"), Config: &mesosv1.Secret{Type: mesosv1.Secret_VALUE.Enum(), Value: &mesosv1.Secret_Value{Data: []byte("{}")}}},
+				}},
+			}},
+			func(s task.Spec) bool { return s.ForcePull && string(s.PullConfig) == "{}" },
 		},
 		"health defaults": {
 			&mesosv1.TaskInfo{HealthCheck: &mesosv1.HealthCheck{Type: mesosv1.HealthCheck_TCP.Enum(), Tcp: &mesosv1.HealthCheck_TCPCheckInfo{Port: new(uint32(1))}}},

@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -48,11 +49,11 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 func limits(in map[string]*mesosv1.Value_Scalar) (resources.Scalars, error) {
 	var list []resources.Scalar
 	for name, v := range in {
-		if v.GetValue() > 1e300 { // infinite: no limit of its own
-			continue
-		}
 		m, err := resources.FromFloat(v.GetValue())
-		if err != nil {
+		switch {
+		case v.GetValue() > 1e300: // infinite
+			m = resources.MaxMilli
+		case err != nil:
 			return nil, fmt.Errorf("limit of %s: %w", name, err)
 		}
 		list = append(list, resources.Scalar{Name: name, Amount: m})
@@ -93,7 +94,9 @@ func readContainer(s *task.Spec, c *mesosv1.ContainerInfo) error {
 	case mesosv1.ContainerInfo_DOCKER:
 		readDocker(s, c.GetDocker())
 	default:
-		s.Image = c.GetMesos().GetImage().GetDocker().GetName()
+		if err := readImage(s, c.GetMesos().GetImage()); err != nil {
+			return err
+		}
 	}
 	for _, n := range c.NetworkInfos {
 		if n.GetName() != "" {
@@ -109,6 +112,24 @@ func readContainer(s *task.Spec, c *mesosv1.ContainerInfo) error {
 			return fmt.Errorf("volume %d (%s): %w", i, v.GetContainerPath(), err)
 		}
 		s.Volumes = append(s.Volumes, out)
+	}
+	return nil
+}
+
+// readImage reads an image for Mesos' own containers.
+func readImage(s *task.Spec, i *mesosv1.Image) error {
+	if i == nil {
+		return nil
+	}
+	if i.GetType() != mesosv1.Image_DOCKER {
+		return fmt.Errorf("images of type %v are not supported by this agent; use a Docker image", i.GetType())
+	}
+	s.Image, s.ForcePull = i.GetDocker().GetName(), !i.GetCached()
+	if secret := i.GetDocker().GetConfig(); secret != nil {
+		if secret.GetType() != mesosv1.Secret_VALUE {
+			return errors.New("the image's config is a reference to a secret, which this agent cannot resolve; give it a value")
+		}
+		s.PullConfig = secret.GetValue().GetData()
 	}
 	return nil
 }
@@ -227,7 +248,11 @@ func TaskInfo(s *task.Spec, agent string) *mesosv1.TaskInfo {
 		if t.Limits == nil {
 			t.Limits = map[string]*mesosv1.Value_Scalar{}
 		}
-		t.Limits[l.Name] = &mesosv1.Value_Scalar{Value: new(l.Amount.Float())}
+		limit := l.Amount.Float()
+		if l.Amount >= resources.MaxMilli {
+			limit = math.Inf(1)
+		}
+		t.Limits[l.Name] = &mesosv1.Value_Scalar{Value: &limit}
 	}
 	return t
 }

@@ -80,7 +80,7 @@ func (e *Engine) prepare(ctx context.Context, name string, req *request) error {
 func (e *Engine) create(ctx context.Context, name string, req *request, force bool) (string, error) {
 	var pulled error
 	if force {
-		if pulled = e.pull(ctx, req.config.Image); final(pulled) {
+		if pulled = e.pull(ctx, req.wanted()); final(pulled) {
 			return "", pulled
 		}
 	}
@@ -89,7 +89,7 @@ func (e *Engine) create(ctx context.Context, name string, req *request, force bo
 	case missingImage(err) && pulled != nil:
 		return "", pulled
 	case missingImage(err):
-		if err := e.pull(ctx, req.config.Image); err != nil {
+		if err := e.pull(ctx, req.wanted()); err != nil {
 			return "", err
 		}
 		id, err = e.tryCreate(ctx, name, req)

@@ -32,7 +32,10 @@ type request struct {
 	links   []string // wishes, name or name:alias
 	notes   []string // what is ignored, and why
 
+	pullConfig string
+
 	o       *Options
+	owner   task.Owner
 	aliases []string
 	mac, ip string
 	// macPerNetwork: since API 1.44 a MAC address belongs to the network.
@@ -52,6 +55,7 @@ func (e *Engine) request(o task.Owner, name string, s *task.Spec) (*request, err
 		macPerNetwork: versions.GreaterThanOrEqualTo(e.cli.ClientVersion(), "1.44"),
 	}
 	r.config.Labels = provider.Labels(o, *s)
+	r.owner, r.pullConfig = o, string(s.PullConfig)
 	steps := []func(*task.Spec) error{
 		r.image, r.command, r.limits, r.ports, r.parameters, r.privileges, r.volumes, r.connect,
 	}
@@ -76,6 +80,9 @@ func (r *request) image(s *task.Spec) error {
 	}
 	return nil
 }
+
+// wanted is the image to pull.
+func (r *request) wanted() wanted { return wanted{r.config.Image, r.pullConfig} }
 
 func (r *request) privileges(*task.Spec) error {
 	if r.host.Privileged && !r.o.AllowPrivileged {
@@ -176,10 +183,26 @@ func (r *request) volumes(s *task.Spec) error {
 			return fmt.Errorf("volumes[%d]: %w", i, err)
 		}
 	}
+	if err := r.persistent(s); err != nil {
+		return err
+	}
 	for i := range r.host.Mounts {
 		if m := &r.host.Mounts[i]; r.driver != "" && m.VolumeOptions == nil {
 			m.VolumeOptions = &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: r.driver}}
 		}
+	}
+	return nil
+}
+
+// persistent mounts the volumes of the task's resources. They are the engine's
+// own, whatever driver other volumes have, and carry their owner's labels from
+// their first moment.
+func (r *request) persistent(s *task.Spec) error {
+	for _, v := range provider.PersistentVolumes(r.owner, s) {
+		if err := r.volume(v); err != nil {
+			return fmt.Errorf("the persistent volume %s: %w", v.Name, err)
+		}
+		r.host.Mounts[len(r.host.Mounts)-1].VolumeOptions = &mount.VolumeOptions{Labels: provider.OwnerLabels(r.owner)}
 	}
 	return nil
 }

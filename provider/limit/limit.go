@@ -16,8 +16,8 @@ import (
 
 // Provider bounds the calls to the provider that it wraps. Watch passes
 // through. Optional powers, such as provider.Logger, are the inner provider's:
-// find them with provider.As. Those that a launch needs, provider.Creator and
-// provider.Copier, are bounded as launches are.
+// find them with provider.As. Those that change something (provider.Creator,
+// Copier and Volumes) are bounded too.
 type Provider struct {
 	inner    provider.Provider
 	o        Options

@@ -8,10 +8,11 @@ import (
 	"github.com/mesopool/mesopool/task"
 )
 
-// Decorate bounds the calls of a power that launches need, see provider.As.
+// Decorate bounds the calls of the powers that change something, see
+// provider.As.
 func (p *Provider) Decorate(power any) any { return bounded{p, power} }
 
-// bounded is a power of the inner provider whose calls take a launch's lane.
+// bounded is a power of the inner provider whose calls take their turn.
 type bounded struct {
 	p     *Provider
 	power any
@@ -30,5 +31,12 @@ func (b bounded) Create(ctx context.Context, o task.Owner, name string, s task.S
 func (b bounded) CopyIn(ctx context.Context, id, dir string, tar io.Reader) error {
 	return b.p.once(ctx, copyIn, func(ctx context.Context) error {
 		return b.power.(provider.Copier).CopyIn(ctx, id, dir, tar)
+	})
+}
+
+// RemoveVolume is part of provider.Volumes.
+func (b bounded) RemoveVolume(ctx context.Context, o task.Owner, name string) error {
+	return b.p.repeat(ctx, removeVolume, func(ctx context.Context) error {
+		return b.power.(provider.Volumes).RemoveVolume(ctx, o, name)
 	})
 }

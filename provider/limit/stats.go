@@ -15,16 +15,17 @@ const (
 	inspect
 	create
 	copyIn
+	removeVolume
 	watch
 )
 
 func (k kind) String() string {
-	return [...]string{"capacity", "launch", "stop", "remove", "inspect", "create", "copy", "watch"}[k]
+	return [...]string{"capacity", "launch", "stop", "remove", "inspect", "create", "copy", "remove volume", "watch"}[k]
 }
 
 // Stats are the calls so far, by method.
 type Stats struct {
-	Capacity, Launch, Stop, Remove, Inspect, Create, CopyIn, Watch Calls
+	Capacity, Launch, Stop, Remove, Inspect, Create, CopyIn, RemoveVolume, Watch Calls
 }
 
 // Calls counts the calls of one method. Repeats count as calls.
@@ -73,6 +74,6 @@ func (p *Provider) Stats() Stats {
 	return Stats{
 		Capacity: p.counts[capacity].read(), Launch: p.counts[launch].read(), Stop: p.counts[stop].read(),
 		Remove: p.counts[remove].read(), Inspect: p.counts[inspect].read(),
-		Create: p.counts[create].read(), CopyIn: p.counts[copyIn].read(), Watch: p.counts[watch].read(),
+		Create: p.counts[create].read(), CopyIn: p.counts[copyIn].read(), RemoveVolume: p.counts[removeVolume].read(), Watch: p.counts[watch].read(),
 	}
 }

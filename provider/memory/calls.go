@@ -3,6 +3,7 @@ package memory
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/provider"
@@ -64,6 +65,10 @@ func (c *Core) create(now time.Time, o task.Owner, name string, s *task.Spec) (*
 		return nil, err
 	}
 	c.add(b)
+	for _, v := range provider.PersistentVolumes(o, s) {
+		c.mounts[b.id] = append(c.mounts[b.id], v.Name)
+		c.disks[v.Name] = o
+	}
 	c.mayDie(b)
 	c.groupOf(o).add(b)
 	return b, nil
@@ -194,6 +199,29 @@ func (c *Core) Remove(now time.Time, id string) Answer {
 		c.drop(b)
 		return nil
 	})
+}
+
+// RemoveVolume deletes a persistent volume that no container has.
+func (c *Core) RemoveVolume(now time.Time, o task.Owner, name string) Answer {
+	return c.call(now, 0, func() error {
+		owner, ok := c.disks[name]
+		if ok && owner != o {
+			return fmt.Errorf("%w: the volume %s is not this agent's", provider.ErrRejected, name)
+		}
+		for id, names := range c.mounts {
+			if slices.Contains(names, name) {
+				return fmt.Errorf("the volume %s is in use by container %s", name, formatID(id))
+			}
+		}
+		delete(c.disks, name)
+		return nil
+	})
+}
+
+// HasVolume says whether there is a persistent volume of that name.
+func (c *Core) HasVolume(name string) bool {
+	_, ok := c.disks[name]
+	return ok
 }
 
 // Kill ends a running container now with the code, as if it died by itself.

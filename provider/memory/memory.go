@@ -16,7 +16,7 @@ import (
 )
 
 // Provider drives a Core with the real clock. It is a provider.Provider, a
-// provider.Logger, Execer, Creator and Copier. It has no goroutine of its own; a
+// provider.Logger, Execer, Creator, Copier and Volumes. It has no goroutine of its own; a
 // timer wakes it when containers start or end by themselves.
 type Provider struct {
 	mu    sync.Mutex
@@ -141,6 +141,12 @@ func (p *Provider) CopyIn(ctx context.Context, id, dir string, stream io.Reader)
 		}
 	}
 	_, err := p.ask(ctx, "copy into", id, func(c *Core, now time.Time) Answer { return c.CopyIn(now, id, files) })
+	return err
+}
+
+// RemoveVolume is part of provider.Volumes.
+func (p *Provider) RemoveVolume(ctx context.Context, o task.Owner, name string) error {
+	_, err := p.ask(ctx, "remove the volume", name, func(c *Core, now time.Time) Answer { return c.RemoveVolume(now, o, name) })
 	return err
 }
 

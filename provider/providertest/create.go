@@ -3,10 +3,12 @@ package providertest
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"strings"
 
 	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -21,6 +23,9 @@ var createTests = []subtest{
 	{"CopyIn/Again", testCopyInAgain},
 	{"CopyIn/Broken", testCopyInBroken},
 	{"CopyIn/Absent", testCopyInAbsent},
+	{"Volumes/OutliveContainers", testVolumeOutlives},
+	{"Volumes/OtherOwner", testVolumeOtherOwner},
+	{"Volumes/Absent", testVolumeAbsent},
 }
 
 func (f *fixture) creator() provider.Creator {
@@ -159,4 +164,74 @@ func testCopyInBroken(f *fixture) {
 func testCopyInAbsent(f *fixture) {
 	err := f.copier().CopyIn(f.ctx, absentID, "/mnt", archive("a", "one"))
 	f.wantErr("CopyIn into what is not there", err, provider.ErrNotFound)
+}
+
+func (f *fixture) volumes() provider.Volumes {
+	v, ok := provider.As[provider.Volumes](f.Provider)
+	f.need(ok, "keep volumes")
+	return v
+}
+
+// persistent is a task with a persistent volume at data, and the volume's name.
+func (f *fixture) persistent(o task.Owner) (task.Spec, string) {
+	f.volumes()
+	spec := f.spec(Program{Run: true})
+	disk := resources.Resource{
+		Name: "disk", Scalar: resources.Whole(32), Reservations: []resources.Reservation{{Dynamic: true, Role: "db"}},
+		Disk: &resources.Disk{PersistenceID: f.name(), ContainerPath: "data"},
+	}
+	spec.Resources = spec.Resources.Add(disk)
+	name := provider.VolumeName(o, &disk)
+	f.Cleanup(func() {
+		if err := f.volumes().RemoveVolume(context.Background(), o, name); err != nil {
+			f.Errorf("sweep: the volume: %v", err)
+		}
+	})
+	return spec, name
+}
+
+func (f *fixture) end(id string) {
+	f.Helper()
+	f.stop(id, 0)
+	f.inState(id, provider.StateExited)
+	if err := f.Provider.Remove(f.ctx, id); err != nil {
+		f.Fatalf("Remove: %v", err)
+	}
+}
+
+func testVolumeOutlives(f *fixture) {
+	v := f.volumes()
+	spec, name := f.persistent(f.Owner)
+	first := f.launchAs(f.Owner, f.name(), spec)
+	if err := v.RemoveVolume(f.ctx, f.Owner, name); err == nil || errors.Is(err, provider.ErrRejected) {
+		f.Errorf("RemoveVolume while a container has it: %v", err)
+	}
+	f.end(first.ID)
+	spec.Key.ID += "-again"
+	second := f.launchAs(f.Owner, f.name(), spec)
+	if err := v.RemoveVolume(f.ctx, f.Owner, name); err == nil {
+		f.Error("the second container has another volume")
+	}
+	f.end(second.ID)
+	for range 2 {
+		if err := v.RemoveVolume(f.ctx, f.Owner, name); err != nil {
+			f.Errorf("RemoveVolume: %v", err)
+		}
+	}
+}
+
+func testVolumeOtherOwner(f *fixture) {
+	v := f.volumes()
+	other := f.other(task.Owner{Cluster: f.Owner.Cluster, Agent: f.Owner.Agent + "-2"})
+	spec, name := f.persistent(other)
+	c := f.launchAs(other, f.name(), spec)
+	f.end(c.ID)
+	f.wantErr("RemoveVolume of another agent's", v.RemoveVolume(f.ctx, f.Owner, name), provider.ErrRejected)
+	f.wantErr("RemoveVolume of another agent's, again", v.RemoveVolume(f.ctx, f.Owner, name), provider.ErrRejected)
+}
+
+func testVolumeAbsent(f *fixture) {
+	if err := f.volumes().RemoveVolume(f.ctx, f.Owner, f.name()); err != nil {
+		f.Errorf("RemoveVolume of what is not there: %v", err)
+	}
 }
