@@ -82,6 +82,9 @@ type row struct {
 	deadline time.Time // when the task must have ended
 	check    *checker  // nil before the container is up, or without a health check
 	checkAt  time.Time // of the next probe
+
+	watching bool      // checks without consequences have begun
+	watchAt  time.Time // of the next one
 }
 
 // NewCore returns a core without tasks.
@@ -157,6 +160,9 @@ func (c *Core) wake(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	if due(r.checkAt, now) {
 		fx = c.probe(r, fx)
+	}
+	if due(r.watchAt, now) {
+		fx = c.watch(r, fx)
 	}
 	return c.advance(now, r, fx)
 }

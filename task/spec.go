@@ -64,6 +64,7 @@ type Spec struct {
 	Labels    []Label      `json:",omitzero"`
 	Discovery *Discovery   `json:",omitzero"`
 	Health    *HealthCheck `json:",omitzero"`
+	Check     *HealthCheck `json:",omitzero"` // its results are told and have no consequences: Grace and Failures are unused
 	Fetch     []URI        `json:",omitzero"`
 
 	KillGrace     *time.Duration `json:",omitzero"` // nil: the agent's default

@@ -92,6 +92,13 @@ func TestSpecRoundTrip(t *testing.T) {
 		"command check": change(func(s *task.Spec) {
 			s.Health = &task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Shell: true, Value: "true"}}
 		}),
+		"a check": change(func(s *task.Spec) {
+			s.Check = &task.HealthCheck{Type: task.CheckHTTP, Port: 80, Path: "/x", Delay: time.Second, Interval: 2 * time.Second, Timeout: 3 * time.Second}
+		}),
+		"a check of a port": change(func(s *task.Spec) { s.Check = &task.HealthCheck{Type: task.CheckTCP, Port: 80} }),
+		"a check by command": change(func(s *task.Spec) {
+			s.Check = &task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "a", Args: []string{"b"}}}
+		}),
 		"no container": {Key: task.Key{Framework: "f1", ID: "t"}, Name: "n", Resources: parse(t, "cpus:1"), Command: task.Command{Shell: true, Value: "true"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -182,7 +189,6 @@ func TestSpecRefuses(t *testing.T) {
 		return &mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_DOCKER.Enum(), Volumes: []*mesosv1.Volume{v}}}
 	}
 	for want, in := range map[string]*mesosv1.TaskInfo{
-		"generic checks":                {Check: &mesosv1.CheckInfo{}},
 		"custom executors":              {Executor: &mesosv1.ExecutorInfo{}},
 		"volume 0 (/x): host path or":   volume(&mesosv1.Volume{ContainerPath: new("/x")}),
 		"SANDBOX_PATH are not":          volume(&mesosv1.Volume{ContainerPath: new("/x"), Source: &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_SANDBOX_PATH.Enum()}}),
@@ -326,5 +332,23 @@ func TestHas(t *testing.T) {
 	f := &mesosv1.FrameworkInfo{Capabilities: []*mesosv1.FrameworkInfo_Capability{{Type: mesosv1.FrameworkInfo_Capability_MULTI_ROLE.Enum()}}}
 	if !Has(f, mesosv1.FrameworkInfo_Capability_MULTI_ROLE) || Has(f, mesosv1.FrameworkInfo_Capability_PARTITION_AWARE) || Has(nil, mesosv1.FrameworkInfo_Capability_MULTI_ROLE) {
 		t.Error("capabilities are misread")
+	}
+}
+
+func TestCheckStatusRoundTrip(t *testing.T) {
+	for _, kind := range []task.CheckType{task.CheckCommand, task.CheckHTTP, task.CheckTCP} {
+		for _, value := range []*int32{nil, new(int32(0)), new(int32(1))} {
+			s := task.Status{State: task.Running, Check: &task.CheckStatus{Type: kind, Value: value}}
+			m := wire(t, TaskStatus("t", "", &s), &mesosv1.TaskStatus{})
+			set := map[task.CheckType]bool{
+				task.CheckCommand: m.CheckStatus.Command != nil, task.CheckHTTP: m.CheckStatus.Http != nil, task.CheckTCP: m.CheckStatus.Tcp != nil,
+			}
+			for k, is := range set {
+				if is != (k == kind) {
+					t.Errorf("%v: the part of %v is set: %v", kind, k, is)
+				}
+			}
+			diff(t, "status", s.Check, Status(m).Check)
+		}
 	}
 }
