@@ -18,6 +18,7 @@ type Config struct {
 	LaunchTimeout time.Duration    // a launch that does not succeed for so long ends as TASK_FAILED
 	LaunchRetry   time.Duration    // so does one that fails with an answer each time, after this; 0: LaunchTimeout
 	NoExec        bool             // the backend runs no further commands in a container
+	NoFetch       string           // why URIs cannot be fetched here; "": they can
 	OrphanGrace   time.Duration    // a container of ours without a record is stopped after this
 	RetryMin      time.Duration    // first pause between tries of a call, doubled up to RetryMax
 	RetryMax      time.Duration
@@ -81,6 +82,9 @@ type row struct {
 	deadline time.Time // when the task must have ended
 	check    *checker  // nil before the container is up, or without a health check
 	checkAt  time.Time // of the next probe
+
+	watching bool      // checks without consequences have begun
+	watchAt  time.Time // of the next one
 }
 
 // NewCore returns a core without tasks.
@@ -156,6 +160,9 @@ func (c *Core) wake(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	if due(r.checkAt, now) {
 		fx = c.probe(r, fx)
+	}
+	if due(r.watchAt, now) {
+		fx = c.watch(r, fx)
 	}
 	return c.advance(now, r, fx)
 }

@@ -32,9 +32,10 @@ const testLabel = "mesopool-test"
 
 // engine is a live Docker engine. All that a test makes there carries its name.
 type engine struct {
-	t    *testing.T
-	cli  *client.Client
-	name string
+	t      *testing.T
+	cli    *client.Client
+	name   string
+	helper []byte // the only program in the image
 }
 
 func newEngine(t *testing.T) *engine {
@@ -70,6 +71,7 @@ func (e *engine) makeImage() {
 	if err != nil {
 		e.t.Fatal(err)
 	}
+	e.helper = helper
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	w.WriteHeader(&tar.Header{Name: "helper", Mode: 0o755, Size: int64(len(helper))})

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"strconv"
@@ -20,18 +21,23 @@ type checker struct {
 // minInterval is the shortest pause between two probes of a task.
 const minInterval = 100 * time.Millisecond
 
-// unlaunchable says why a task cannot be launched here, "" if it can.
-func (c *Core) unlaunchable(s *task.Spec) string {
-	h := s.Health
+// uncheckable says why a task's health cannot be checked here, "" if it can.
+func (c *Core) uncheckable(s *task.Spec) string {
+	return cmp.Or(c.unprobeable("health check", s.Health), c.unprobeable("check", s.Check))
+}
+
+func (c *Core) unprobeable(what string, h *task.HealthCheck) string {
 	switch {
 	case h == nil:
 		return ""
+	case h.Type == 0:
+		return "the " + what + " has no type; it must be COMMAND, HTTP or TCP"
 	case h.Type == task.CheckCommand && c.cfg.NoExec:
-		return "the health check is a command, and this agent's backend cannot run commands in a container: use an HTTP or TCP check"
+		return "the " + what + " is a command, and this agent's backend cannot run commands in a container: use an HTTP or TCP check"
 	case h.Type == task.CheckCommand && h.Command.Value == "" && len(h.Command.Args) == 0:
-		return "the health check is a command and names none"
+		return "the " + what + " is a command and names none"
 	case h.Type != task.CheckCommand && h.Port == 0:
-		return "the health check names no port; it must be from 1 to 65535"
+		return "the " + what + " names no port; it must be from 1 to 65535"
 	}
 	return ""
 }
@@ -62,13 +68,13 @@ func (c *Core) probe(r *row, fx []Effect) []Effect {
 		return fx
 	}
 	r.check.asked = true
-	return append(fx, Probe{Key: r.key, ID: r.Container.ID, Address: checkAddress(r), Check: r.Spec.Health})
+	return append(fx, Probe{Key: r.key, ID: r.Container.ID, Address: checkAddress(r, r.Spec.Health), Check: r.Spec.Health})
 }
 
 // checkAddress is where the port of the check can be reached: where it is
 // published, else at the container's own address; "" if neither is known.
-func checkAddress(r *row) string {
-	h, k := r.Spec.Health, &r.Container
+func checkAddress(r *row, h *task.HealthCheck) string {
+	k := &r.Container
 	if h.Type == task.CheckCommand {
 		return ""
 	}
@@ -86,6 +92,9 @@ func checkAddress(r *row) string {
 }
 
 func (c *Core) probed(now time.Time, in Probed, fx []Effect) []Effect {
+	if in.Check != nil {
+		return c.watched(now, in, fx)
+	}
 	r := c.tasks[in.Key]
 	if r == nil || r.check == nil || !r.check.asked || r.Container.ID != in.ID {
 		return fx

@@ -91,6 +91,7 @@ type (
 		ID      string
 		Healthy bool
 		Cause   string
+		Check   *task.CheckStatus // the result of a check; nil: it was a health check
 	}
 
 	// Tick is said when Next has come.
@@ -158,12 +159,13 @@ type (
 
 	// Probe asks whether a container is healthy, at Address (host:port, empty
 	// for a command and while none is known), within Check.Timeout. The answer
-	// comes back as Probed. At most one probe per task is under way.
+	// comes back as Probed. At most one probe of each kind is under way per task.
 	Probe struct {
 		Key     task.Key
 		ID      string
 		Address string
 		Check   *task.HealthCheck // read only
+		General bool              // a check whose result is all that matters
 	}
 
 	// Report sends a status update to the master. Latest is the task's newest
@@ -233,9 +235,10 @@ type Record struct {
 	Name      string
 	Stop      bool // the master wants the task's end
 	Cause     Cause
-	Why       string // the cause's own words
-	Healthy   *bool  // what the last health check said; nil before
-	Silent    bool   // its framework is gone: no updates
+	Why       string            // the cause's own words
+	Healthy   *bool             // what the last health check said; nil before
+	Checked   *task.CheckStatus // what the last check said; nil before
+	Silent    bool              // its framework is gone: no updates
 	Grace     *time.Duration
 	Tried     bool // a launch may have reached the provider
 	State     task.State

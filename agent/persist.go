@@ -34,13 +34,14 @@ func keyPath(k task.Key) string { return k.Framework + "/" + k.ID }
 // last ones of the history.
 type savedRecord struct {
 	Name      string
-	Stop      bool           `json:",omitzero"`
-	Cause     Cause          `json:",omitzero"`
-	Why       string         `json:",omitzero"`
-	Healthy   *bool          `json:",omitzero"`
-	Silent    bool           `json:",omitzero"`
-	Grace     *time.Duration `json:",omitzero"`
-	Tried     bool           `json:",omitzero"`
+	Stop      bool              `json:",omitzero"`
+	Cause     Cause             `json:",omitzero"`
+	Why       string            `json:",omitzero"`
+	Healthy   *bool             `json:",omitzero"`
+	Checked   *task.CheckStatus `json:",omitzero"`
+	Silent    bool              `json:",omitzero"`
+	Grace     *time.Duration    `json:",omitzero"`
+	Tried     bool              `json:",omitzero"`
 	State     task.State
 	Since     time.Time
 	Started   time.Time             `json:",omitzero"`
@@ -51,7 +52,7 @@ type savedRecord struct {
 
 func lean(r *Record) *savedRecord {
 	out := &savedRecord{
-		Name: r.Name, Stop: r.Stop, Cause: r.Cause, Why: r.Why, Healthy: r.Healthy, Silent: r.Silent, Grace: r.Grace,
+		Name: r.Name, Stop: r.Stop, Cause: r.Cause, Why: r.Why, Healthy: r.Healthy, Checked: r.Checked, Silent: r.Silent, Grace: r.Grace,
 		Tried: r.Tried, State: r.State, Since: r.Since,
 		History: make([]task.Status, len(r.History)), Pending: len(r.Pending),
 	}
@@ -70,7 +71,7 @@ func lean(r *Record) *savedRecord {
 // known last.
 func (s *savedRecord) full(spec task.Spec) (Record, error) {
 	r := Record{
-		Spec: spec, Name: s.Name, Stop: s.Stop, Cause: s.Cause, Why: s.Why, Healthy: s.Healthy, Silent: s.Silent, Grace: s.Grace,
+		Spec: spec, Name: s.Name, Stop: s.Stop, Cause: s.Cause, Why: s.Why, Healthy: s.Healthy, Checked: s.Checked, Silent: s.Silent, Grace: s.Grace,
 		Tried: s.Tried, State: s.State, Since: s.Since, History: s.History,
 	}
 	if s.Pending > len(s.History) {

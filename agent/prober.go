@@ -92,35 +92,44 @@ func (q *prober) probe(ctx context.Context, p Probe) Probed {
 		limited, cancel = context.WithTimeout(ctx, p.Check.Timeout)
 		defer cancel()
 	}
-	err := q.check(limited, p)
+	value, err := q.check(limited, p)
 	in := Probed{Key: p.Key, ID: p.ID, Healthy: err == nil}
 	switch {
 	case err == nil:
 	case errors.Is(limited.Err(), context.DeadlineExceeded):
-		in.Cause = fmt.Sprintf("no answer within %v", p.Check.Timeout)
+		in.Cause, value = fmt.Sprintf("no answer within %v", p.Check.Timeout), nil
 	default:
 		in.Cause = err.Error()
+	}
+	if p.General {
+		in.Check = &task.CheckStatus{Type: p.Check.Type, Value: value}
 	}
 	return in
 }
 
-func (q *prober) check(ctx context.Context, p Probe) error {
+// check returns what a check is after, nil if it could not be had, and why that
+// is not healthy.
+func (q *prober) check(ctx context.Context, p Probe) (*int32, error) {
 	switch {
 	case p.Check.Type == task.CheckCommand:
 		return q.command(ctx, p)
 	case p.Address == "":
-		return errors.New("the container has no address to check")
+		return nil, errors.New("the container has no address to check")
 	case p.Check.Type == task.CheckTCP:
-		return connect(ctx, p.Address)
+		err := connect(ctx, p.Address)
+		if err != nil {
+			return new(int32(0)), err
+		}
+		return new(int32(1)), nil
 	}
 	return q.http(ctx, p)
 }
 
 // command runs the check in the container. A backend that does not return in
 // time is not waited for.
-func (q *prober) command(ctx context.Context, p Probe) error {
+func (q *prober) command(ctx context.Context, p Probe) (*int32, error) {
 	if q.exec == nil {
-		return errors.New("this agent's backend cannot run commands in a container")
+		return nil, errors.New("this agent's backend cannot run commands in a container")
 	}
 	type result struct {
 		code int
@@ -133,12 +142,16 @@ func (q *prober) command(ctx context.Context, p Probe) error {
 	}()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	case r := <-answer:
-		if r.err != nil || r.code == 0 {
-			return r.err
+		if r.err != nil {
+			return nil, r.err
 		}
-		return fmt.Errorf("the command exited with status %d%s", r.code, out.text())
+		code := int32(r.code)
+		if code == 0 {
+			return &code, nil
+		}
+		return &code, fmt.Errorf("the command exited with status %d%s", r.code, out.text())
 	}
 }
 
@@ -185,7 +198,7 @@ func connect(ctx context.Context, address string) error {
 }
 
 // http asks the container by HTTP: 200 to 399 is healthy.
-func (q *prober) http(ctx context.Context, p Probe) error {
+func (q *prober) http(ctx context.Context, p Probe) (*int32, error) {
 	scheme, path := p.Check.Scheme, p.Check.Path
 	if scheme == "" {
 		scheme = "http"
@@ -195,16 +208,17 @@ func (q *prober) http(ctx context.Context, p Probe) error {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+p.Address+path, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := q.client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	io.CopyN(io.Discard, resp.Body, 4096)
+	status := int32(resp.StatusCode)
 	if resp.StatusCode < 200 || resp.StatusCode > 399 {
-		return fmt.Errorf("%s answered %s", req.URL, resp.Status)
+		return &status, fmt.Errorf("%s answered %s", req.URL, resp.Status)
 	}
-	return nil
+	return &status, nil
 }

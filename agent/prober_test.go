@@ -95,6 +95,47 @@ func TestProbes(t *testing.T) {
 			if got.Healthy != (x.cause == "") || !strings.Contains(got.Cause, x.cause) || len(got.Cause) > 400 || got.ID != "c" {
 				t.Errorf("probed: %+v", got)
 			}
+			if got.Check != nil {
+				t.Errorf("a health check has a result: %+v", got.Check)
+			}
+		})
+	}
+}
+
+// The result of a check is told whatever it is; nothing is told of one that
+// could not be made.
+func TestCheckResults(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusTeapot) }))
+	defer web.Close()
+	at := strings.TrimPrefix(web.URL, "http://")
+	q := newProber(shell{run: func(ctx context.Context, _ string, o provider.ExecOptions) (int, error) {
+		switch o.Argv[0] {
+		case "hang":
+			<-ctx.Done()
+			return 0, ctx.Err()
+		case "broken":
+			return 0, errors.New("exec is broken")
+		}
+		return 7, nil
+	}})
+	for name, x := range map[string]struct {
+		address string
+		check   task.HealthCheck
+		want    *int32
+	}{
+		"http":        {at, task.HealthCheck{Type: task.CheckHTTP}, new(int32(http.StatusTeapot))},
+		"http nobody": {"127.0.0.1:1", task.HealthCheck{Type: task.CheckHTTP}, nil},
+		"tcp":         {at, task.HealthCheck{Type: task.CheckTCP}, new(int32(1))},
+		"tcp nobody":  {"127.0.0.1:1", task.HealthCheck{Type: task.CheckTCP}, new(int32(0))},
+		"no address":  {"", task.HealthCheck{Type: task.CheckTCP}, nil},
+		"command":     {"", task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "x"}}, new(int32(7))},
+		"hang":        {"", task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "hang"}}, nil},
+		"broken":      {"", task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "broken"}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x.check.Timeout = 200 * time.Millisecond
+			got := q.probe(t.Context(), Probe{ID: "c", Address: x.address, Check: &x.check, General: true})
+			diff(t, "result", &task.CheckStatus{Type: x.check.Type, Value: x.want}, got.Check)
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -33,12 +34,21 @@ type Registry interface {
 	AllKnown()
 }
 
+// Fetcher brings the files that tasks name by URI: *fetch.Fetcher is one.
+type Fetcher interface {
+	// Fetch returns the files as a tar stream whose names are relative to the
+	// sandbox; the caller closes it. An error that trying again cannot mend is a
+	// provider.ErrRejected.
+	Fetch(ctx context.Context, uris []task.URI, user string) (io.ReadCloser, error)
+}
+
 // Options is what a Runner works with.
 type Options struct {
 	Core     Config
 	Provider provider.Provider
 	Store    store.Store
 	Registry Registry      // may be nil
+	Fetcher  Fetcher       // nil: tasks with URIs are refused
 	Log      *slog.Logger  // nil: slog.Default
 	Workers  int           // calls of the provider at a time; 0: 32
 	Probes   int           // health probes at a time; 0: 32
@@ -74,6 +84,7 @@ func NewRunner(opt Options) *Runner {
 	}
 	probe := newProber(opt.Provider)
 	opt.Core.NoExec = opt.Core.NoExec || probe.exec == nil
+	opt.Core.NoFetch = noFetch(&opt)
 	return &Runner{
 		opt: opt, log: opt.Log, calls: newCallQueue(), probe: probe,
 		inbox: loop.New[any](), stopped: make(chan struct{}),
@@ -259,7 +270,7 @@ func (r *Runner) make(ctx context.Context, call Call) (provider.Container, error
 	p := r.opt.Provider
 	switch call.Op {
 	case OpLaunch:
-		return p.Launch(ctx, r.opt.Core.Owner, call.Name, *call.Spec)
+		return r.launch(ctx, call)
 	case OpStop:
 		return provider.Container{}, p.Stop(ctx, call.ID, call.Grace)
 	case OpInspect:

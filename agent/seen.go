@@ -27,7 +27,7 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 	if r == nil || !r.mayBe(k) {
 		return c.adoptOrphan(now, k, c.cfg.OrphanGrace, fx)
 	}
-	if r.Container.ID == "" && k.State == provider.StateGone {
+	if k.State == provider.StateGone && (r.Container.ID == "" || r.seen <= provider.StateCreated && r.inFlight == OpLaunch) {
 		return fx // of an earlier task of the key, or of a launch that is tried again
 	}
 	if r.State.Terminal() && k.State == provider.StateUp {
@@ -60,15 +60,17 @@ func (c *Core) observe(now time.Time, r *row, k provider.Container, fx []Effect)
 		r.tryAt, r.failures = time.Time{}, 0
 	}
 	r.seen = k.State
-	raw := k.Raw
-	k.Raw = nil
+	if k.Raw == nil {
+		k.Raw = r.Container.Raw // told before, by a watch that overtook the launch's answer
+	}
 	if len(k.Addresses) == 0 { // an ended container has none; its last ones stay told
 		k.Addresses, k.Network = r.Container.Addresses, r.Container.Network
 	}
 	r.Container = k
-	r.Container.Raw = raw
 	fx = c.advance(now, r, fx)
-	r.Container.Raw = nil
+	if r.State.Rank() >= task.Running.Rank() { // it is large, and only that update carries it
+		r.Container.Raw = nil
+	}
 	return fx
 }
 
@@ -129,7 +131,7 @@ func (c *Core) done(now time.Time, in Done, fx []Effect) []Effect {
 		r = c.tasks[in.Call.Key]
 	}
 	if r == nil || r.inFlight != in.Call.Op {
-		if in.Call.Op == OpLaunch && in.Err == nil { // forgotten while it was launched
+		if in.Call.Op == OpLaunch && in.Container.ID != "" { // forgotten while it was launched
 			return c.adoptOrphan(now, in.Container, 0, fx)
 		}
 		return fx
@@ -168,6 +170,9 @@ func (c *Core) unkeep(k provider.Container) {
 
 func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect {
 	final := errors.Is(in.Err, provider.ErrRejected) || errors.Is(in.Err, provider.ErrCapacity)
+	if in.Err != nil {
+		r.left(in.Container)
+	}
 	switch {
 	case in.Err == nil && c.former(in.Container):
 		return c.clear(now, r, in.Container.ID, fx)

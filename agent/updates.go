@@ -41,7 +41,7 @@ func (c *Core) queue(now time.Time, r *row, s task.Status, fx []Effect) []Effect
 	if r.Silent {
 		return c.afterSilent(now, r, fx)
 	}
-	s.Time, s.Container, s.UUID = now, containerStatus(r), c.cfg.NewUUID()
+	s.Time, s.Container, s.UUID, s.Check = now, containerStatus(r), c.cfg.NewUUID(), r.checked()
 	n, waiting := len(r.History), len(r.Pending)
 	if n > 0 && r.History[n-1].State == s.State && (waiting == 0 || waiting >= maxPending) {
 		r.History = r.History[: n-1 : n-1]
@@ -162,6 +162,7 @@ func (c *Core) up(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	r.failures = 0
 	c.startChecks(now, r)
+	c.startWatch(now, r)
 	fx = c.update(now, r, task.Status{State: task.Running, Source: task.SourceExecutor, Data: r.Container.Raw}, fx)
 	if has := len(r.Container.Addresses) > 0; !r.announced || has && !r.addressed {
 		r.announced, r.addressed = true, has

@@ -24,11 +24,11 @@ func (w *wakes) next() time.Time {
 
 // wants says whether one of the row's times is this one.
 func (r *row) wants(at time.Time) bool {
-	return at.Equal(r.tryAt) || at.Equal(r.resendAt) || at.Equal(r.deadline) || at.Equal(r.checkAt)
+	return at.Equal(r.tryAt) || at.Equal(r.resendAt) || at.Equal(r.deadline) || at.Equal(r.checkAt) || at.Equal(r.watchAt)
 }
 
 func (r *row) sleep() {
-	r.tryAt, r.resendAt, r.deadline, r.checkAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	r.tryAt, r.resendAt, r.deadline, r.checkAt, r.watchAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 }
 
 // due says whether a time that was set has come.

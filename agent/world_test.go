@@ -678,7 +678,7 @@ func (w *world) addStray(*rapid.T) {
 	w.strays = append(w.strays, name)
 	if name == "stray-up" {
 		w.mem.Launch(w.now, owner, name, task.Spec{Key: stray})
-	} else if _, err := w.mem.CreateOnly(w.now, owner, name, task.Spec{Key: stray}); err != nil {
+	} else if err := w.mem.Create(w.now, owner, name, task.Spec{Key: stray}).Err; err != nil {
 		w.fatalf("create: %v", err)
 	}
 }

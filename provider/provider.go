@@ -160,22 +160,35 @@ type ExecOptions struct {
 	Resize <-chan [2]uint // height, width; only with TTY
 }
 
+// Sandbox is where a task finds its files (MESOS_SANDBOX). Nothing of a host is
+// mounted there.
+const Sandbox = "/mnt/mesos/sandbox"
+
+// Creator is a Provider that can create a container without starting it, so
+// that something can be put into it before.
+type Creator interface {
+	// Create makes the container called name as Launch does, and leaves its
+	// start to a Launch of the same name. If the owner's container of that name
+	// exists, whatever its state, Create returns it.
+	Create(ctx context.Context, owner task.Owner, name string, s task.Spec) (Container, error)
+}
+
 // Copier is a Provider that can put files into a container that has not
 // started: how URIs reach a sandbox that is no mount.
 type Copier interface {
-	// CopyIn unpacks a tar stream at dir.
+	// CopyIn unpacks a tar stream at the absolute path dir, which it makes if
+	// need be. Files that are there already are replaced, so a repeat does no
+	// harm. A container that is not there is ErrNotFound.
 	CopyIn(ctx context.Context, id, dir string, tar io.Reader) error
 }
 
-// PersistentVolume is the name, within its owner's, of the volume that holds a
-// role's persistent data: IDs are unique within a role only.
-func PersistentVolume(role, id string) string { return role + "/" + id }
-
-// VolumeRemover is a Provider that keeps named volumes beyond the life of the
-// containers that use them.
-type VolumeRemover interface {
-	// RemoveVolume deletes the owner's volume with all its data; absent is
-	// success. The name is that of PersistentVolume.
+// Volumes is a Provider that keeps named volumes, which outlive containers. A
+// launch makes the persistent volumes of its task's resources, see
+// PersistentVolumes, with the owner's labels on them.
+type Volumes interface {
+	// RemoveVolume deletes a volume of the owner with all that is in it. What is
+	// not there is success; what is not the owner's is ErrRejected and stays; one
+	// that a container still has, running or not, is a temporary error.
 	RemoveVolume(ctx context.Context, owner task.Owner, name string) error
 }
 

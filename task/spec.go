@@ -43,16 +43,17 @@ type Spec struct {
 	Key       Key                 `json:",omitzero"`
 	Name      string              `json:",omitzero"` // for people; not unique
 	Resources resources.Resources `json:",omitzero"`
-	Limits    resources.Scalars   `json:",omitzero"` // cpus and mem above the request; absent names: no own limit
+	Limits    resources.Scalars   `json:",omitzero"` // cpus and mem above the request; absent names: no own limit; MaxMilli: none at all
 
-	Image     string  `json:",omitzero"` // empty: the agent's default image, or refused
-	ForcePull bool    `json:",omitzero"`
-	Command   Command `json:",omitzero"`
-	Env       []Label `json:",omitzero"` // in order; a later name wins
-	User      string  `json:",omitzero"`
-	WorkDir   string  `json:",omitzero"`
-	Hostname  string  `json:",omitzero"`
-	TTY       bool    `json:",omitzero"`
+	Image      string  `json:",omitzero"` // empty: the agent's default image, or refused
+	ForcePull  bool    `json:",omitzero"`
+	PullConfig []byte  `json:",omitzero"` // a Docker config.json with the image's credentials; nil: the agent's own
+	Command    Command `json:",omitzero"`
+	Env        []Label `json:",omitzero"` // in order; a later name wins
+	User       string  `json:",omitzero"`
+	WorkDir    string  `json:",omitzero"`
+	Hostname   string  `json:",omitzero"`
+	TTY        bool    `json:",omitzero"`
 
 	Network    Network  `json:",omitzero"`
 	Ports      []Port   `json:",omitzero"`
@@ -63,6 +64,7 @@ type Spec struct {
 	Labels    []Label      `json:",omitzero"`
 	Discovery *Discovery   `json:",omitzero"`
 	Health    *HealthCheck `json:",omitzero"`
+	Check     *HealthCheck `json:",omitzero"` // its results are told and have no consequences: Grace and Failures are unused
 	Fetch     []URI        `json:",omitzero"`
 
 	KillGrace     *time.Duration `json:",omitzero"` // nil: the agent's default

@@ -54,6 +54,7 @@ type Reason string
 
 // The reasons that Mesopool itself gives (mesos.proto, TaskStatus.Reason).
 const (
+	ReasonCheckStatus            Reason = "REASON_TASK_CHECK_STATUS_UPDATED"
 	ReasonContainerLaunchFailed  Reason = "REASON_CONTAINER_LAUNCH_FAILED"
 	ReasonExecutorTerminated     Reason = "REASON_EXECUTOR_TERMINATED"
 	ReasonFrameworkRemoved       Reason = "REASON_FRAMEWORK_REMOVED"
@@ -81,11 +82,30 @@ type Status struct {
 	UUID    UUID      `json:",omitzero"` // zero when no acknowledgement is wanted
 	Healthy *bool     `json:",omitzero"` // nil when there is no health check or no result yet
 
+	// Check is what the task's check said last, nil when it has none.
+	Check *CheckStatus `json:",omitzero"`
+
 	// Container is the container behind the task, nil while there is none.
 	Container *ContainerStatus `json:",omitzero"`
 
 	// Data is free-form; Docker agents put the inspect JSON (an array) here.
 	Data []byte `json:",omitzero"`
+}
+
+// CheckStatus is the result of a check of its type (mesos.proto,
+// CheckStatusInfo). Without a value there is none yet, or the check itself failed.
+type CheckStatus struct {
+	Type  CheckType `json:",omitzero"`
+	Value *int32    `json:",omitzero"` // the exit code, the HTTP status, or whether a connection came about (1, 0)
+}
+
+// Equal says whether two results, which may be nil, are the same.
+func (s *CheckStatus) Equal(o *CheckStatus) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	same := s.Value == nil && o.Value == nil || s.Value != nil && o.Value != nil && *s.Value == *o.Value
+	return s.Type == o.Type && same
 }
 
 // ContainerStatus is what a status says about the task's container.

@@ -116,6 +116,7 @@ func newAgent() *cobra.Command {
 		if r.store, err = openStore(v.GetString("work-dir"), "agent"); err != nil {
 			return err
 		}
+		r.fetch.within(v.GetString("work-dir"))
 		return r.run(ctx)
 	})
 }
@@ -129,12 +130,15 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
+	f.String("docker-config", "", "docker: the config.json with the registries' credentials; default: that of the docker command")
 	f.Bool("allow-privileged", false, "docker: let tasks have privileges over the engine's host")
 	f.Duration("keep", d.GC.Keep, "how long a stopped container is kept after its end is acknowledged")
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
 	f.String("shutdown-policy", "exit", "what a master's order to shut down does: exit (the containers stay), ignore, or kill (all tasks, then exit)")
+	f.String("fetcher-cache-dir", "", "the folder for the files that tasks name by URI; default: fetch in the folder for state, else one that goes with the process")
+	f.Int64("fetcher-cache-size", 2048, "how many MiB of fetched files are kept for later tasks")
 	f.Int("launches", 4, "how many launches go to the backend at a time")
 }
 
@@ -149,6 +153,9 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 		core: agent.DefaultConfig(), workers: 16 + v.GetInt("launches"),
 	}
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
+	if r.fetch.dir, r.fetch.cache = v.GetString("fetcher-cache-dir"), v.GetInt64("fetcher-cache-size")<<20; r.fetch.cache <= 0 {
+		return nil, exit(exitUsage, "--fetcher-cache-size is %d; it must be above 0", v.GetInt64("fetcher-cache-size"))
+	}
 	r.core.GC = gc.Policy{Keep: v.GetDuration("keep"), MaxKept: v.GetInt("max-kept")}
 	if text := v.GetString("resources"); text != "" {
 		if r.resources, err = resources.Parse(text); err != nil {
@@ -183,6 +190,12 @@ func dockerBackend(v *viper.Viper, cluster string, log *slog.Logger) (provider.P
 	o.DefaultImage, o.AllowPrivileged, o.Log = v.GetString("default-image"), v.GetBool("allow-privileged"), log
 	if o.Network == "" {
 		o.Network = "mesopool-" + cluster
+	}
+	if file := v.GetString("docker-config"); file != "" {
+		if _, err := os.Stat(file); err != nil {
+			return nil, exit(exitUsage, "--docker-config: %w", err)
+		}
+		o.DockerConfig = file
 	}
 	o.PullProgress = func(image, text string) { log.Info("pulling", "image", image, "progress", text) }
 	engine, err := docker.New(o)
@@ -272,6 +285,7 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err := upStores(dir, m, a, s); err != nil {
 		return err
 	}
+	a.fetch.within(dir)
 	at := within(m.at)
 	s.mesosUI = cmp.Or(s.mesosUI, "http://"+at)
 	if s.master, err = findMaster(at); err != nil {

@@ -105,6 +105,7 @@ type agentRole struct {
 	core      agent.Config
 	shutdown  link.ShutdownPolicy
 	workers   int
+	fetch     fetching
 	consul    string
 	log       *slog.Logger
 }
@@ -119,10 +120,15 @@ func (r *agentRole) run(ctx context.Context) error {
 	if err := link.CheckTotal(pool); err != nil {
 		return exit(exitUsage, "--resources: %w", err)
 	}
+	files, clear, err := r.fetch.open()
+	if err != nil {
+		return err
+	}
+	defer clear()
 	g, ctx := errgroup.WithContext(ctx)
 	registry := r.registry(ctx, g)
 	r.core.Owner, r.core.NewUUID = r.owner, uuid.New
-	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Log: r.log, Workers: r.workers}
+	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Fetcher: files, Log: r.log, Workers: r.workers}
 	if registry != nil {
 		opt.Registry = registry
 	}
@@ -153,12 +159,12 @@ func (r *agentRole) run(ctx context.Context) error {
 
 // volumeRemover removes persistent volumes; nil where the backend has none.
 func (r *agentRole) volumeRemover() func(ctx context.Context, role, id string) error {
-	remover, ok := provider.As[provider.VolumeRemover](r.provider)
+	remover, ok := provider.As[provider.Volumes](r.provider)
 	if !ok {
 		return nil
 	}
 	return func(ctx context.Context, role, id string) error {
-		return remover.RemoveVolume(ctx, r.owner, provider.PersistentVolume(role, id))
+		return remover.RemoveVolume(ctx, r.owner, provider.VolumeName(r.owner, role, id))
 	}
 }
 

@@ -92,6 +92,13 @@ func TestSpecRoundTrip(t *testing.T) {
 		"command check": change(func(s *task.Spec) {
 			s.Health = &task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Shell: true, Value: "true"}}
 		}),
+		"a check": change(func(s *task.Spec) {
+			s.Check = &task.HealthCheck{Type: task.CheckHTTP, Port: 80, Path: "/x", Delay: time.Second, Interval: 2 * time.Second, Timeout: 3 * time.Second}
+		}),
+		"a check of a port": change(func(s *task.Spec) { s.Check = &task.HealthCheck{Type: task.CheckTCP, Port: 80} }),
+		"a check by command": change(func(s *task.Spec) {
+			s.Check = &task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "a", Args: []string{"b"}}}
+		}),
 		"no container": {Key: task.Key{Framework: "f1", ID: "t"}, Name: "n", Resources: parse(t, "cpus:1"), Command: task.Command{Shell: true, Value: "true"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,9 +135,9 @@ func TestSpecDefaults(t *testing.T) {
 			&mesosv1.TaskInfo{Command: &mesosv1.CommandInfo{}},
 			func(s task.Spec) bool { return !s.Command.Shell },
 		},
-		"an infinite limit is none": {
+		"an infinite limit": {
 			&mesosv1.TaskInfo{Limits: map[string]*mesosv1.Value_Scalar{"mem": {Value: new(math.Inf(1))}}},
-			func(s task.Spec) bool { return len(s.Limits) == 0 },
+			func(s task.Spec) bool { return s.Limits.Get("mem") == resources.MaxMilli },
 		},
 		"the volume driver makes names of host paths": {
 			&mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{
@@ -149,6 +156,16 @@ func TestSpecDefaults(t *testing.T) {
 			func(s task.Spec) bool {
 				return s.Image == "y" && s.Network.Mode == task.NetworkUser && s.Ports[0].Container == 2
 			},
+		},
+		"an image that must be new, with credentials": {
+			&mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{
+				Type: mesosv1.ContainerInfo_MESOS.Enum(),
+				Mesos: &mesosv1.ContainerInfo_MesosInfo{Image: &mesosv1.Image{
+					Type: mesosv1.Image_DOCKER.Enum(), Cached: new(false),
+					Docker: &mesosv1.Image_Docker{Name: new("y"), Config: &mesosv1.Secret{Type: mesosv1.Secret_VALUE.Enum(), Value: &mesosv1.Secret_Value{Data: []byte("{}")}}},
+				}},
+			}},
+			func(s task.Spec) bool { return s.ForcePull && string(s.PullConfig) == "{}" },
 		},
 		"health defaults": {
 			&mesosv1.TaskInfo{HealthCheck: &mesosv1.HealthCheck{Type: mesosv1.HealthCheck_TCP.Enum(), Tcp: &mesosv1.HealthCheck_TCPCheckInfo{Port: new(uint32(1))}}},
@@ -172,7 +189,6 @@ func TestSpecRefuses(t *testing.T) {
 		return &mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_DOCKER.Enum(), Volumes: []*mesosv1.Volume{v}}}
 	}
 	for want, in := range map[string]*mesosv1.TaskInfo{
-		"generic checks":                {Check: &mesosv1.CheckInfo{}},
 		"custom executors":              {Executor: &mesosv1.ExecutorInfo{}},
 		"volume 0 (/x): host path or":   volume(&mesosv1.Volume{ContainerPath: new("/x")}),
 		"SANDBOX_PATH are not":          volume(&mesosv1.Volume{ContainerPath: new("/x"), Source: &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_SANDBOX_PATH.Enum()}}),
@@ -356,6 +372,24 @@ func TestResourcesShared(t *testing.T) {
 		}
 		if a.Equal(b) {
 			t.Errorf("%s: %v and %v are taken for the same", name, a, b)
+		}
+	}
+}
+
+func TestCheckStatusRoundTrip(t *testing.T) {
+	for _, kind := range []task.CheckType{task.CheckCommand, task.CheckHTTP, task.CheckTCP} {
+		for _, value := range []*int32{nil, new(int32(0)), new(int32(1))} {
+			s := task.Status{State: task.Running, Check: &task.CheckStatus{Type: kind, Value: value}}
+			m := wire(t, TaskStatus("t", "", &s), &mesosv1.TaskStatus{})
+			set := map[task.CheckType]bool{
+				task.CheckCommand: m.CheckStatus.Command != nil, task.CheckHTTP: m.CheckStatus.Http != nil, task.CheckTCP: m.CheckStatus.Tcp != nil,
+			}
+			for k, is := range set {
+				if is != (k == kind) {
+					t.Errorf("%v: the part of %v is set: %v", kind, k, is)
+				}
+			}
+			diff(t, "status", s.Check, Status(m).Check)
 		}
 	}
 }

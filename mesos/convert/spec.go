@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -23,9 +24,6 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	if t.Executor != nil {
 		return s, errors.New("custom executors are not supported by this agent; give the task a command or a container instead")
 	}
-	if t.Check != nil {
-		return s, errors.New("generic checks (TaskInfo.check) are not supported for Docker tasks; use health_check instead")
-	}
 	if s.Limits, err = limits(t.Limits); err != nil {
 		return s, err
 	}
@@ -37,7 +35,7 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	}
 	s.Labels = Labels(t.GetLabels())
 	s.Discovery = discovery(t.GetDiscovery())
-	s.Health = health(t.GetHealthCheck())
+	s.Health, s.Check = health(t.GetHealthCheck()), check(t.GetCheck())
 	if k := t.GetKillPolicy().GetGracePeriod(); k != nil {
 		s.KillGrace = new(time.Duration(k.GetNanoseconds()))
 	}
@@ -48,11 +46,11 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 func limits(in map[string]*mesosv1.Value_Scalar) (resources.Scalars, error) {
 	var list []resources.Scalar
 	for name, v := range in {
-		if v.GetValue() > 1e300 { // infinite: no limit of its own
-			continue
-		}
 		m, err := resources.FromFloat(v.GetValue())
-		if err != nil {
+		switch {
+		case v.GetValue() > 1e300: // infinite
+			m = resources.MaxMilli
+		case err != nil:
 			return nil, fmt.Errorf("limit of %s: %w", name, err)
 		}
 		list = append(list, resources.Scalar{Name: name, Amount: m})
@@ -93,7 +91,9 @@ func readContainer(s *task.Spec, c *mesosv1.ContainerInfo) error {
 	case mesosv1.ContainerInfo_DOCKER:
 		readDocker(s, c.GetDocker())
 	default:
-		s.Image = c.GetMesos().GetImage().GetDocker().GetName()
+		if err := readImage(s, c.GetMesos().GetImage()); err != nil {
+			return err
+		}
 	}
 	for _, n := range c.NetworkInfos {
 		if n.GetName() != "" {
@@ -109,6 +109,24 @@ func readContainer(s *task.Spec, c *mesosv1.ContainerInfo) error {
 			return fmt.Errorf("volume %d (%s): %w", i, v.GetContainerPath(), err)
 		}
 		s.Volumes = append(s.Volumes, out)
+	}
+	return nil
+}
+
+// readImage reads an image for Mesos' own containers.
+func readImage(s *task.Spec, i *mesosv1.Image) error {
+	if i == nil {
+		return nil
+	}
+	if i.GetType() != mesosv1.Image_DOCKER {
+		return fmt.Errorf("images of type %v are not supported by this agent; use a Docker image", i.GetType())
+	}
+	s.Image, s.ForcePull = i.GetDocker().GetName(), !i.GetCached()
+	if secret := i.GetDocker().GetConfig(); secret != nil {
+		if secret.GetType() != mesosv1.Secret_VALUE {
+			return errors.New("the image's config is a reference to a secret, which this agent cannot resolve; give it a value")
+		}
+		s.PullConfig = secret.GetValue().GetData()
 	}
 	return nil
 }
@@ -191,7 +209,6 @@ func health(h *mesosv1.HealthCheck) *task.HealthCheck {
 	if h == nil {
 		return nil
 	}
-	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 	out := &task.HealthCheck{
 		Delay: seconds(h.GetDelaySeconds()), Interval: seconds(h.GetIntervalSeconds()), Timeout: seconds(h.GetTimeoutSeconds()),
 		Grace: seconds(h.GetGracePeriodSeconds()), Failures: h.GetConsecutiveFailures(),
@@ -207,12 +224,55 @@ func health(h *mesosv1.HealthCheck) *task.HealthCheck {
 	return out
 }
 
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// check reads a check without consequences; one without a type stays without.
+func check(c *mesosv1.CheckInfo) *task.HealthCheck {
+	if c == nil {
+		return nil
+	}
+	out := &task.HealthCheck{Delay: seconds(c.GetDelaySeconds()), Interval: seconds(c.GetIntervalSeconds()), Timeout: seconds(c.GetTimeoutSeconds())}
+	switch c.GetType() {
+	case mesosv1.CheckInfo_COMMAND:
+		out.Type, out.Command = task.CheckCommand, command(c.GetCommand().GetCommand())
+	case mesosv1.CheckInfo_HTTP:
+		out.Type, out.Port, out.Path = task.CheckHTTP, uint16(c.GetHttp().GetPort()), c.GetHttp().GetPath()
+	case mesosv1.CheckInfo_TCP:
+		out.Type, out.Port = task.CheckTCP, uint16(c.GetTcp().GetPort())
+	}
+	return out
+}
+
+func checkTo(h *task.HealthCheck) *mesosv1.CheckInfo {
+	if h == nil {
+		return nil
+	}
+	out := &mesosv1.CheckInfo{
+		Type: checkType(h.Type), DelaySeconds: new(h.Delay.Seconds()), IntervalSeconds: new(h.Interval.Seconds()), TimeoutSeconds: new(h.Timeout.Seconds()),
+	}
+	switch h.Type {
+	case task.CheckHTTP:
+		out.Http = &mesosv1.CheckInfo_Http{Port: new(uint32(h.Port)), Path: &h.Path}
+	case task.CheckTCP:
+		out.Tcp = &mesosv1.CheckInfo_Tcp{Port: new(uint32(h.Port))}
+	default:
+		out.Command = &mesosv1.CheckInfo_Command{
+			Command: &mesosv1.CommandInfo{Shell: &h.Command.Shell, Value: &h.Command.Value, Arguments: slices.Clone(h.Command.Args)},
+		}
+	}
+	return out
+}
+
+func checkType(t task.CheckType) *mesosv1.CheckInfo_Type {
+	return mesosv1.CheckInfo_Type(t).Enum() // the same numbers
+}
+
 // TaskInfo writes a task for a launch on the agent.
 func TaskInfo(s *task.Spec, agent string) *mesosv1.TaskInfo {
 	t := &mesosv1.TaskInfo{
 		Name: &s.Name, TaskId: &mesosv1.TaskID{Value: &s.Key.ID}, AgentId: &mesosv1.AgentID{Value: &agent},
 		Resources: ResourcesTo(s.Resources, Stack), Command: commandTo(s), Labels: LabelsTo(s.Labels),
-		Discovery: discoveryTo(s.Discovery), HealthCheck: healthTo(s.Health),
+		Discovery: discoveryTo(s.Discovery), HealthCheck: healthTo(s.Health), Check: checkTo(s.Check),
 	}
 	if s.Image != "" {
 		t.Container = containerTo(s)
@@ -227,7 +287,11 @@ func TaskInfo(s *task.Spec, agent string) *mesosv1.TaskInfo {
 		if t.Limits == nil {
 			t.Limits = map[string]*mesosv1.Value_Scalar{}
 		}
-		t.Limits[l.Name] = &mesosv1.Value_Scalar{Value: new(l.Amount.Float())}
+		limit := l.Amount.Float()
+		if l.Amount >= resources.MaxMilli {
+			limit = math.Inf(1)
+		}
+		t.Limits[l.Name] = &mesosv1.Value_Scalar{Value: &limit}
 	}
 	return t
 }

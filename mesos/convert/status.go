@@ -34,6 +34,7 @@ func TaskStatus(id, agent string, s *task.Status) *mesosv1.TaskStatus {
 	t := &mesosv1.TaskStatus{
 		TaskId: &mesosv1.TaskID{Value: &id}, State: mesosv1.TaskState(s.State).Enum(), Source: mesosv1.TaskStatus_Source(s.Source).Enum(),
 		Timestamp: new(Seconds(s.Time)), Healthy: s.Healthy, Data: s.Data, ContainerStatus: containerStatusTo(s.Container),
+		CheckStatus: checkStatusTo(s.Check),
 	}
 	if agent != "" {
 		t.AgentId = &mesosv1.AgentID{Value: &agent}
@@ -82,6 +83,7 @@ func Status(t *mesosv1.TaskStatus) task.Status {
 	s := task.Status{
 		State: task.State(t.GetState()), Source: task.Source(t.GetSource()), Message: t.GetMessage(),
 		Time: Time(t.GetTimestamp()), Healthy: t.Healthy, Data: t.GetData(), Container: containerStatus(t.GetContainerStatus()),
+		Check: checkStatus(t.GetCheckStatus()),
 	}
 	if t.Reason != nil {
 		s.Reason = task.Reason(t.GetReason().String())
@@ -107,6 +109,47 @@ func containerStatus(c *mesosv1.ContainerStatus) *task.ContainerStatus {
 			if l.GetKey() == publishLabel {
 				out.PublishIP = l.GetValue()
 			}
+		}
+	}
+	return out
+}
+
+// checkStatusTo sets the part of the check's type always, and what is in it
+// only when there is a result (mesos.proto, CheckStatusInfo).
+func checkStatusTo(s *task.CheckStatus) *mesosv1.CheckStatusInfo {
+	if s == nil {
+		return nil
+	}
+	out := &mesosv1.CheckStatusInfo{Type: checkType(s.Type)}
+	switch s.Type {
+	case task.CheckHTTP:
+		if out.Http = (&mesosv1.CheckStatusInfo_Http{}); s.Value != nil {
+			out.Http.StatusCode = new(uint32(*s.Value))
+		}
+	case task.CheckTCP:
+		if out.Tcp = (&mesosv1.CheckStatusInfo_Tcp{}); s.Value != nil {
+			out.Tcp.Succeeded = new(*s.Value != 0)
+		}
+	default:
+		out.Command = &mesosv1.CheckStatusInfo_Command{ExitCode: s.Value}
+	}
+	return out
+}
+
+func checkStatus(c *mesosv1.CheckStatusInfo) *task.CheckStatus {
+	if c == nil {
+		return nil
+	}
+	out := &task.CheckStatus{Type: task.CheckType(c.GetType())}
+	switch {
+	case c.Command != nil:
+		out.Value = c.Command.ExitCode
+	case c.GetHttp() != nil && c.Http.StatusCode != nil:
+		out.Value = new(int32(c.Http.GetStatusCode()))
+	case c.GetTcp() != nil && c.Tcp.Succeeded != nil:
+		out.Value = new(int32(0))
+		if c.Tcp.GetSucceeded() {
+			*out.Value = 1
 		}
 	}
 	return out

@@ -264,9 +264,6 @@ func TestRefusals(t *testing.T) {
 		"sandbox volume": {volume(&mesosv1.Volume{ContainerPath: new("/data"), HostPath: new("data")}), "the host path data"},
 		"nowhere volume": {volume(&mesosv1.Volume{ContainerPath: new("/data")}), "volume source is required"},
 		"host source":    {volume(&mesosv1.Volume{ContainerPath: new("/d"), Source: &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_HOST_PATH.Enum(), HostPath: &mesosv1.Volume_Source_HostPath{Path: new("/x")}}}), "the host path /x"},
-		"uris": {func(m *messages.RunTaskMessage) {
-			m.Task.Command.Uris = []*mesosv1.CommandInfo_URI{{Value: new("http://x/y.tgz")}}
-		}, "does not fetch URIs (http://x/y.tgz)"},
 		"secret": {func(m *messages.RunTaskMessage) {
 			m.Task.Command.Environment = &mesosv1.Environment{Variables: []*mesosv1.Environment_Variable{{Name: new("PW"), Type: mesosv1.Environment_Variable_SECRET.Enum()}}}
 		}, "the variable PW is a secret"},

@@ -206,9 +206,6 @@ func (l *Link) unknown(r resources.Resources) string {
 
 // unsupported says what this agent would have to ignore silently.
 func unsupported(s *task.Spec) error {
-	if len(s.Fetch) > 0 {
-		return fmt.Errorf("this agent does not fetch URIs (%s): put the files into the image", s.Fetch[0].Value)
-	}
 	for _, v := range s.Volumes {
 		if v.Host != "" {
 			return fmt.Errorf("the host path %s cannot be mounted at %s: tasks run on no particular host; use a named volume", v.Host, v.Container)

@@ -37,13 +37,13 @@ func withTag(ref string) string {
 }
 
 // credentials returns the header for the image's registry, "" when nothing is
-// known about it.
-func (e *Engine) credentials(ctx context.Context, ref string) (string, error) {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil || e.o.DockerConfig == "" {
+// known about it. What a task brings takes the place of the agent's own.
+func (e *Engine) credentials(ctx context.Context, w wanted) (string, error) {
+	named, err := reference.ParseNormalizedNamed(w.ref)
+	if err != nil || e.o.DockerConfig == "" && w.config == "" {
 		return "", nil //nolint:nilerr // the engine refuses the name in its own words
 	}
-	file, err := readConfig(e.o.DockerConfig)
+	file, err := e.configFor(w)
 	if err != nil {
 		return "", err
 	}
@@ -52,6 +52,21 @@ func (e *Engine) credentials(ctx context.Context, ref string) (string, error) {
 		return "", err
 	}
 	return registry.EncodeAuthConfig(auth)
+}
+
+// configFor reads what a task brings as values only: the programs that a
+// config.json may name (credHelpers) are the agent's business.
+func (e *Engine) configFor(w wanted) (configFile, error) {
+	if w.config == "" {
+		return readConfig(e.o.DockerConfig)
+	}
+	var own struct {
+		Auths map[string]registry.AuthConfig `json:"auths"`
+	}
+	if err := json.Unmarshal([]byte(w.config), &own); err != nil || len(own.Auths) == 0 {
+		return configFile{}, reject("the task's credentials for the image are no config.json with auths")
+	}
+	return configFile{Auths: own.Auths}, nil
 }
 
 // readConfig reads the file anew each time: logins change it.

@@ -61,7 +61,7 @@ func New(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("docker: endpoint %s: %w", o.Host, err)
 	}
 	e := &Engine{o: o, cli: cli, stops: make(chan struct{}, maxStops), negotiated: newOnce(), network: newOnce()}
-	e.pulls.running = map[string]*pull{}
+	e.pulls.running = map[wanted]*pull{}
 	return e, nil
 }
 

@@ -17,37 +17,45 @@ import (
 // Launch is part of provider.Provider: create and start, and nothing more
 // where all goes well. What it returns has no address yet; Watch tells it.
 func (e *Engine) Launch(ctx context.Context, o task.Owner, name string, s task.Spec) (provider.Container, error) {
-	c, err := e.launch(ctx, o, name, &s)
+	c, req, err := e.make(ctx, o, name, &s)
+	if err == nil && c.State == provider.StateCreated {
+		err = e.start(ctx, c.ID, req)
+		c.State, c.Raw, c.Error = provider.StateUp, nil, ""
+	}
 	if err != nil {
 		return provider.Container{}, e.fail("launch", name, err)
 	}
 	return c, nil
 }
 
-func (e *Engine) launch(ctx context.Context, o task.Owner, name string, s *task.Spec) (provider.Container, error) {
-	if err := e.ready(ctx); err != nil {
-		return provider.Container{}, err
-	}
-	req, err := e.request(o, name, s)
+// Create is part of provider.Creator.
+func (e *Engine) Create(ctx context.Context, o task.Owner, name string, s task.Spec) (provider.Container, error) {
+	c, _, err := e.make(ctx, o, name, &s)
 	if err != nil {
-		return provider.Container{}, err
+		return provider.Container{}, e.fail("create", name, err)
+	}
+	return c, nil
+}
+
+// make creates the container, or finds the one that has the name already.
+func (e *Engine) make(ctx context.Context, o task.Owner, name string, s *task.Spec) (c provider.Container, req *request, err error) {
+	if err := e.ready(ctx); err != nil {
+		return c, nil, err
+	}
+	if req, err = e.request(o, name, s); err != nil {
+		return c, nil, err
 	}
 	if err := e.prepare(ctx, name, req); err != nil {
-		return provider.Container{}, err
+		return c, nil, err
 	}
 	id, err := e.create(ctx, name, req, s.ForcePull)
 	if nameTaken(err) {
-		return e.existing(ctx, o, name, req)
-	}
-	if err != nil {
-		return provider.Container{}, err
-	}
-	if err := e.start(ctx, id, req); err != nil {
-		return provider.Container{}, err
+		c, err = e.existing(ctx, o, name)
+		return c, req, err
 	}
 	return provider.Container{
-		ID: id, Name: name, State: provider.StateUp, Owner: o, Key: s.Key, Resources: s.Resources,
-	}, nil
+		ID: id, Name: name, State: provider.StateCreated, Owner: o, Key: s.Key, Resources: s.Resources,
+	}, req, err
 }
 
 // prepare sees to the network and tells what was ignored.
@@ -72,7 +80,7 @@ func (e *Engine) prepare(ctx context.Context, name string, req *request) error {
 func (e *Engine) create(ctx context.Context, name string, req *request, force bool) (string, error) {
 	var pulled error
 	if force {
-		if pulled = e.pull(ctx, req.config.Image); final(pulled) {
+		if pulled = e.pull(ctx, req.wanted()); final(pulled) {
 			return "", pulled
 		}
 	}
@@ -81,7 +89,7 @@ func (e *Engine) create(ctx context.Context, name string, req *request, force bo
 	case missingImage(err) && pulled != nil:
 		return "", pulled
 	case missingImage(err):
-		if err := e.pull(ctx, req.config.Image); err != nil {
+		if err := e.pull(ctx, req.wanted()); err != nil {
 			return "", err
 		}
 		id, err = e.tryCreate(ctx, name, req)
@@ -135,23 +143,13 @@ func (e *Engine) start(ctx context.Context, id string, req *request) error {
 	return err
 }
 
-// existing takes over the container that has the name already, if it is the
-// owner's.
-func (e *Engine) existing(ctx context.Context, o task.Owner, name string, req *request) (provider.Container, error) {
+// existing is the container that has the name already, if it is the owner's.
+func (e *Engine) existing(ctx context.Context, o task.Owner, name string) (provider.Container, error) {
 	c, err := e.inspectNamed(ctx, name)
-	switch {
-	case err != nil:
-		return c, err
-	case c.Owner != o:
+	if err == nil && c.Owner != o {
 		return c, reject("the name %s is taken by somebody else's container %.12s; remove or rename that one", name, c.ID)
-	case c.State != provider.StateCreated:
-		return c, nil
 	}
-	if err := e.start(ctx, c.ID, req); err != nil {
-		return c, err
-	}
-	c.State, c.Raw, c.Error = provider.StateUp, nil, ""
-	return c, nil
+	return c, err
 }
 
 // inspectNamed inspects a container that another call may be creating: its

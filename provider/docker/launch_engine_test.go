@@ -54,7 +54,7 @@ func TestMesosEnvironmentOnEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, _ := output(t, e, c.ID)
-	if want := Sandbox + "\n" + c.Name + "\n2=x\n\n"; text != want {
+	if want := provider.Sandbox + "\n" + c.Name + "\n2=x\n\n"; text != want {
 		t.Errorf("the task sees %q, want %q", text, want)
 	}
 }
@@ -223,7 +223,7 @@ func TestNamedVolumeOnEngine(t *testing.T) {
 			scratch = m.Name
 		}
 	}
-	if where[name] != Sandbox+"/data" || scratch == "" {
+	if where[name] != provider.Sandbox+"/data" || scratch == "" {
 		t.Errorf("mounted %v", where)
 	}
 	if err := e.Stop(t.Context(), c.ID, 0); err != nil {

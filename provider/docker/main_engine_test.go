@@ -263,6 +263,7 @@ func TestConformanceOnEngine(t *testing.T) {
 			Missing:  hub.addr + "/" + live.run + "/none:1",
 			Foreign:  foreign,
 			Create:   func(t *testing.T, o task.Owner, n string, s task.Spec) { createOnly(t, e, o, n, s) },
+			ReadFile: readFile,
 			Vanish:   vanish,
 			Break:    func(*testing.T) { proxy.cut() },
 		}
@@ -299,6 +300,24 @@ func createOnly(t *testing.T, e *Engine, o task.Owner, name string, s task.Spec)
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func readFile(t *testing.T, id, path string) []byte {
+	t.Helper()
+	stream, _, err := live.cli.CopyFromContainer(t.Context(), id, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	r := tar.NewReader(stream)
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func vanish(t *testing.T, id string) {

@@ -16,7 +16,13 @@ import (
 // pulls are the pulls under way, one for an image at a time.
 type pulls struct {
 	mu      sync.Mutex
-	running map[string]*pull
+	running map[wanted]*pull
+}
+
+// wanted is an image with the credentials that a task brings for it.
+type wanted struct {
+	ref    string
+	config string // a config.json; "": the agent's own
 }
 
 // pull is a pull that several launches may wait for. It ends early when the
@@ -29,59 +35,60 @@ type pull struct {
 }
 
 // pull fetches the image, or waits for a pull of it that is under way.
-func (e *Engine) pull(ctx context.Context, ref string) error {
-	p := e.joinPull(ctx, ref)
-	defer e.leavePull(ref, p)
+func (e *Engine) pull(ctx context.Context, w wanted) error {
+	p := e.joinPull(ctx, w)
+	defer e.leavePull(w, p)
 	select {
 	case <-p.done:
 		return p.err
 	case <-ctx.Done():
-		return fmt.Errorf("pull %s: %w", ref, ctx.Err())
+		return fmt.Errorf("pull %s: %w", w.ref, ctx.Err())
 	}
 }
 
-func (e *Engine) joinPull(ctx context.Context, ref string) *pull {
+func (e *Engine) joinPull(ctx context.Context, w wanted) *pull {
 	e.pulls.mu.Lock()
 	defer e.pulls.mu.Unlock()
-	p, ok := e.pulls.running[ref]
+	p, ok := e.pulls.running[w]
 	if !ok {
 		p = &pull{done: make(chan struct{})}
 		ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		e.pulls.running[ref] = p
-		go e.runPull(ctx, ref, p)
+		e.pulls.running[w] = p
+		go e.runPull(ctx, w, p)
 	}
 	p.waiters++
 	return p
 }
 
-func (e *Engine) leavePull(ref string, p *pull) {
+func (e *Engine) leavePull(w wanted, p *pull) {
 	e.pulls.mu.Lock()
 	defer e.pulls.mu.Unlock()
 	if p.waiters--; p.waiters == 0 {
 		p.cancel()
-		e.forgetPull(ref, p)
+		e.forgetPull(w, p)
 	}
 }
 
 // forgetPull lets the next launch pull anew. The caller holds the lock.
-func (e *Engine) forgetPull(ref string, p *pull) {
-	if e.pulls.running[ref] == p {
-		delete(e.pulls.running, ref)
+func (e *Engine) forgetPull(w wanted, p *pull) {
+	if e.pulls.running[w] == p {
+		delete(e.pulls.running, w)
 	}
 }
 
-func (e *Engine) runPull(ctx context.Context, ref string, p *pull) {
-	err := e.fetch(ctx, ref)
+func (e *Engine) runPull(ctx context.Context, w wanted, p *pull) {
+	err := e.fetch(ctx, w)
 	e.pulls.mu.Lock()
 	defer e.pulls.mu.Unlock()
-	e.forgetPull(ref, p)
+	e.forgetPull(w, p)
 	p.err = err
 	close(p.done)
 }
 
 // fetch pulls and reads the progress to its end.
-func (e *Engine) fetch(ctx context.Context, ref string) error {
-	auth, err := e.credentials(ctx, ref)
+func (e *Engine) fetch(ctx context.Context, w wanted) error {
+	ref := w.ref
+	auth, err := e.credentials(ctx, w)
 	if err != nil {
 		return fmt.Errorf("pull %s: %w", ref, err)
 	}

@@ -195,6 +195,16 @@ func TestPullWithCredentialsOnEngine(t *testing.T) {
 	text, err := json.Marshal(map[string]any{"auths": map[string]any{
 		h.addr: map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("u:secret"))},
 	}})
+	brought := imageSpec(ref, "run")
+	brought.PullConfig = []byte(`{"credsStore": "evil"}`)
+	if _, err := run(t, e, "private", brought); !errors.Is(err, provider.ErrRejected) || !strings.Contains(err.Error(), "no config.json with auths") {
+		t.Errorf("with credentials that are none: %v", err)
+	}
+	brought.PullConfig = text
+	if _, err := run(t, e, "private-own", brought); err != nil {
+		t.Errorf("with the task's own credentials: %v", err)
+	}
+	forget(t, ref)
 	if err == nil {
 		err = os.WriteFile(config, text, 0o600)
 	}

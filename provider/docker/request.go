@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -19,10 +20,6 @@ import (
 	"github.com/mesopool/mesopool/task"
 )
 
-// Sandbox is where tasks expect their sandbox (MESOS_SANDBOX). Nothing of a
-// host is mounted there.
-const Sandbox = "/mnt/mesos/sandbox"
-
 // minMemory is the least that an engine is asked for (docker.cpp, Docker::run).
 const minMemory = 32 << 20
 
@@ -35,7 +32,10 @@ type request struct {
 	links   []string // wishes, name or name:alias
 	notes   []string // what is ignored, and why
 
+	pullConfig string
+
 	o       *Options
+	owner   task.Owner
 	aliases []string
 	mac, ip string
 	// macPerNetwork: since API 1.44 a MAC address belongs to the network.
@@ -55,6 +55,7 @@ func (e *Engine) request(o task.Owner, name string, s *task.Spec) (*request, err
 		macPerNetwork: versions.GreaterThanOrEqualTo(e.cli.ClientVersion(), "1.44"),
 	}
 	r.config.Labels = provider.Labels(o, *s)
+	r.owner, r.pullConfig = o, string(s.PullConfig)
 	steps := []func(*task.Spec) error{
 		r.image, r.command, r.limits, r.ports, r.parameters, r.privileges, r.volumes, r.connect,
 	}
@@ -68,15 +69,20 @@ func (e *Engine) request(o task.Owner, name string, s *task.Spec) (*request, err
 	return r, nil
 }
 
+// image: a task without one is a command that expects to run in its sandbox.
 func (r *request) image(s *task.Spec) error {
 	if s.Image == "" {
 		r.config.Image = r.o.DefaultImage
+		r.config.WorkingDir = cmp.Or(s.WorkDir, provider.Sandbox)
 	}
 	if r.config.Image == "" {
 		return reject("the task names no image, and no default image is set")
 	}
 	return nil
 }
+
+// wanted is the image to pull.
+func (r *request) wanted() wanted { return wanted{r.config.Image, r.pullConfig} }
 
 func (r *request) privileges(*task.Spec) error {
 	if r.host.Privileged && !r.o.AllowPrivileged {
@@ -104,7 +110,11 @@ func (r *request) env(name string, s *task.Spec) {
 	for _, v := range s.Env {
 		env = append(env, v.Key+"="+v.Value)
 	}
-	r.config.Env = slices.Concat(env, r.config.Env, []string{"MESOS_SANDBOX=" + Sandbox, "MESOS_CONTAINER_NAME=" + name})
+	own := []string{"MESOS_SANDBOX=" + provider.Sandbox, "MESOS_CONTAINER_NAME=" + name}
+	if len(s.Resources) > 0 && s.Resources[0].Role != "" {
+		own = append(own, "MESOS_ALLOCATION_ROLE="+s.Resources[0].Role)
+	}
+	r.config.Env = slices.Concat(env, r.config.Env, own)
 }
 
 // limits gives shares of the processors, which bind only under contention, and
@@ -173,10 +183,26 @@ func (r *request) volumes(s *task.Spec) error {
 			return fmt.Errorf("volumes[%d]: %w", i, err)
 		}
 	}
+	if err := r.persistent(s); err != nil {
+		return err
+	}
 	for i := range r.host.Mounts {
 		if m := &r.host.Mounts[i]; r.driver != "" && m.VolumeOptions == nil {
 			m.VolumeOptions = &mount.VolumeOptions{DriverConfig: &mount.Driver{Name: r.driver}}
 		}
+	}
+	return nil
+}
+
+// persistent mounts the volumes of the task's resources. They are the engine's
+// own, whatever driver other volumes have, and carry their owner's labels from
+// their first moment.
+func (r *request) persistent(s *task.Spec) error {
+	for _, v := range provider.PersistentVolumes(r.owner, s) {
+		if err := r.volume(v); err != nil {
+			return fmt.Errorf("the persistent volume %s: %w", v.Name, err)
+		}
+		r.host.Mounts[len(r.host.Mounts)-1].VolumeOptions = &mount.VolumeOptions{Labels: provider.OwnerLabels(r.owner)}
 	}
 	return nil
 }
@@ -190,7 +216,7 @@ func (r *request) volume(v task.Volume) error {
 	}
 	target := v.Container
 	if !path.IsAbs(target) {
-		target = path.Join(Sandbox, target)
+		target = path.Join(provider.Sandbox, target)
 	}
 	m := mount.Mount{Type: mount.TypeVolume, Source: v.Name, Target: target, ReadOnly: v.ReadOnly}
 	if v.Driver != "" || len(v.Options) > 0 {

@@ -220,7 +220,7 @@ func TestParametersOfVolumes(t *testing.T) {
 	for _, m := range r.host.Mounts {
 		got = append(got, m.Source+" "+m.Target+" "+m.VolumeOptions.DriverConfig.Name)
 	}
-	want := []string{"a /a nfs", " /anon nfs", "b " + Sandbox + "/b ceph"}
+	want := []string{"a /a nfs", " /anon nfs", "b " + provider.Sandbox + "/b ceph"}
 	if diff := cmp.Diff(want, got); diff != "" || !r.host.Mounts[0].ReadOnly {
 		t.Error(diff, r.host.Mounts[0])
 	}

@@ -16,7 +16,8 @@ import (
 
 // Provider bounds the calls to the provider that it wraps. Watch passes
 // through. Optional powers, such as provider.Logger, are the inner provider's:
-// find them with provider.As.
+// find them with provider.As. Those that change something (provider.Creator,
+// Copier and Volumes) are bounded too.
 type Provider struct {
 	inner    provider.Provider
 	o        Options
@@ -137,7 +138,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // once makes one call in a lane, at the rate, with its timeout.
 func (p *Provider) once(ctx context.Context, k kind, call func(context.Context) error) error {
 	lane, timeout := p.others, p.o.CallTimeout
-	if k == launch {
+	if k == launch || k == create || k == copyIn {
 		lane, timeout = p.launches, p.o.LaunchTimeout
 	}
 	n := &p.counts[k]

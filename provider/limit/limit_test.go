@@ -49,10 +49,14 @@ func TestConformance(t *testing.T) {
 			},
 			Create: func(t *testing.T, o task.Owner, name string, s task.Spec) {
 				m.Do(func(c *memory.Core, now time.Time) {
-					if _, err := c.CreateOnly(now, o, name, s); err != nil {
+					if _, err := c.Result(c.Create(now, o, name, s)); err != nil {
 						t.Fatal(err)
 					}
 				})
+			},
+			ReadFile: func(_ *testing.T, id, path string) (data []byte) {
+				m.Do(func(c *memory.Core, _ time.Time) { data, _ = c.File(id, path) })
+				return data
 			},
 			Vanish: func(_ *testing.T, id string) { m.Do(func(c *memory.Core, now time.Time) { c.Vanish(now, id) }) },
 			Break: func(*testing.T) {

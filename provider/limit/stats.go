@@ -13,16 +13,19 @@ const (
 	stop
 	remove
 	inspect
+	create
+	copyIn
+	removeVolume
 	watch
 )
 
 func (k kind) String() string {
-	return [...]string{"capacity", "launch", "stop", "remove", "inspect", "watch"}[k]
+	return [...]string{"capacity", "launch", "stop", "remove", "inspect", "create", "copy", "remove volume", "watch"}[k]
 }
 
 // Stats are the calls so far, by method.
 type Stats struct {
-	Capacity, Launch, Stop, Remove, Inspect, Watch Calls
+	Capacity, Launch, Stop, Remove, Inspect, Create, CopyIn, RemoveVolume, Watch Calls
 }
 
 // Calls counts the calls of one method. Repeats count as calls.
@@ -70,6 +73,7 @@ func (c *counter) read() Calls {
 func (p *Provider) Stats() Stats {
 	return Stats{
 		Capacity: p.counts[capacity].read(), Launch: p.counts[launch].read(), Stop: p.counts[stop].read(),
-		Remove: p.counts[remove].read(), Inspect: p.counts[inspect].read(), Watch: p.counts[watch].read(),
+		Remove: p.counts[remove].read(), Inspect: p.counts[inspect].read(),
+		Create: p.counts[create].read(), CopyIn: p.counts[copyIn].read(), RemoveVolume: p.counts[removeVolume].read(), Watch: p.counts[watch].read(),
 	}
 }

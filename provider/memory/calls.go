@@ -2,6 +2,8 @@ package memory
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/provider"
@@ -63,6 +65,10 @@ func (c *Core) create(now time.Time, o task.Owner, name string, s *task.Spec) (*
 		return nil, err
 	}
 	c.add(b)
+	for _, v := range provider.PersistentVolumes(o, s) {
+		c.mounts[b.id] = append(c.mounts[b.id], v.Name)
+		c.disks[v.Name] = o
+	}
 	c.mayDie(b)
 	c.groupOf(o).add(b)
 	return b, nil
@@ -102,16 +108,44 @@ func (c *Core) start(b *box, now, at time.Time) time.Time {
 	return at
 }
 
-// CreateOnly leaves a container created and not started, as a Launch does that
-// breaks off half-way.
-func (c *Core) CreateOnly(now time.Time, o task.Owner, name string, s task.Spec) (string, error) {
-	c.Advance(now)
-	b, err := c.named(now, o, name, &s)
-	if err != nil {
-		return "", err
+// Create creates a container and leaves its start to a Launch.
+func (c *Core) Create(now time.Time, o task.Owner, name string, s task.Spec) Answer {
+	a := c.call(now, 0, func() error {
+		b, err := c.named(now, o, name, &s)
+		if err == nil && b.state == provider.StateCreated {
+			c.changed(b)
+		}
+		return err
+	})
+	if b := c.names[name]; b != nil {
+		a.id, a.launch = b.id, true
 	}
-	c.changed(b)
-	return formatID(b.id), nil
+	return a
+}
+
+// CopyIn puts files into a container, by their absolute paths.
+func (c *Core) CopyIn(now time.Time, id string, files map[string][]byte) Answer {
+	return c.call(now, 0, func() error {
+		b, err := c.find(id)
+		if err != nil {
+			return err
+		}
+		if c.files[b.id] == nil {
+			c.files[b.id] = map[string][]byte{}
+		}
+		maps.Copy(c.files[b.id], files)
+		return nil
+	})
+}
+
+// File is the content of a file that was put into a container.
+func (c *Core) File(id, path string) ([]byte, bool) {
+	b, err := c.find(id)
+	if err != nil {
+		return nil, false
+	}
+	data, ok := c.files[b.id][path]
+	return data, ok
 }
 
 // AddForeign makes a running container that is nobody's and returns its ID.
@@ -165,6 +199,29 @@ func (c *Core) Remove(now time.Time, id string) Answer {
 		c.drop(b)
 		return nil
 	})
+}
+
+// RemoveVolume deletes a persistent volume that no container has.
+func (c *Core) RemoveVolume(now time.Time, o task.Owner, name string) Answer {
+	return c.call(now, 0, func() error {
+		owner, ok := c.disks[name]
+		if ok && owner != o {
+			return fmt.Errorf("%w: the volume %s is not this agent's", provider.ErrRejected, name)
+		}
+		for id, names := range c.mounts {
+			if slices.Contains(names, name) {
+				return fmt.Errorf("the volume %s is in use by container %s", name, formatID(id))
+			}
+		}
+		delete(c.disks, name)
+		return nil
+	})
+}
+
+// HasVolume says whether there is a persistent volume of that name.
+func (c *Core) HasVolume(name string) bool {
+	_, ok := c.disks[name]
+	return ok
 }
 
 // Kill ends a running container now with the code, as if it died by itself.

@@ -26,7 +26,10 @@ type Core struct {
 	groups map[task.Owner]*group
 	timers timers
 	pool   addresses
-	used   []resources.Milli // in the order of cfg.Total
+	mounts map[uint64][]string          // the persistent volumes of a box
+	disks  map[string]task.Owner        // the volumes, by name
+	files  map[uint64]map[string][]byte // what was copied in, by the box's ID
+	used   []resources.Milli            // in the order of cfg.Total
 	lastID uint64
 }
 
@@ -40,6 +43,9 @@ func NewCore(cfg Config) *Core {
 		ids:    map[uint64]*box{},
 		live:   map[task.Key]int32{},
 		groups: map[task.Owner]*group{},
+		mounts: map[uint64][]string{},
+		disks:  map[string]task.Owner{},
+		files:  map[uint64]map[string][]byte{},
 		pool:   newAddresses(cfg.CIDR),
 		used:   make([]resources.Milli, len(cfg.Total)),
 	}
@@ -235,6 +241,8 @@ func (c *Core) drop(b *box) {
 	c.pool.put(b.addr)
 	delete(c.names, b.name)
 	delete(c.ids, b.id)
+	delete(c.files, b.id)
+	delete(c.mounts, b.id)
 	b.state = provider.StateGone
 	if b.group != nil {
 		b.group.drop(b)

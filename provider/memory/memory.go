@@ -1,9 +1,13 @@
 package memory
 
 import (
+	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"path"
 	"sync"
 	"time"
 
@@ -12,7 +16,7 @@ import (
 )
 
 // Provider drives a Core with the real clock. It is a provider.Provider, a
-// provider.Logger and a provider.Execer. It has no goroutine of its own; a
+// provider.Logger, Execer, Creator, Copier and Volumes. It has no goroutine of its own; a
 // timer wakes it when containers start or end by themselves.
 type Provider struct {
 	mu    sync.Mutex
@@ -109,6 +113,41 @@ func (p *Provider) Capacity(ctx context.Context) (provider.Capacity, error) {
 // Launch is part of provider.Provider.
 func (p *Provider) Launch(ctx context.Context, o task.Owner, name string, s task.Spec) (provider.Container, error) {
 	return p.ask(ctx, "launch", name, func(c *Core, now time.Time) Answer { return c.Launch(now, o, name, s) })
+}
+
+// Create is part of provider.Creator.
+func (p *Provider) Create(ctx context.Context, o task.Owner, name string, s task.Spec) (provider.Container, error) {
+	return p.ask(ctx, "create", name, func(c *Core, now time.Time) Answer { return c.Create(now, o, name, s) })
+}
+
+// maxCopied is how much one CopyIn may bring: it is kept in memory.
+const maxCopied = 64 << 20
+
+// CopyIn is part of provider.Copier. Only plain files are kept.
+func (p *Provider) CopyIn(ctx context.Context, id, dir string, stream io.Reader) error {
+	files := map[string][]byte{}
+	for r := tar.NewReader(io.LimitReader(stream, maxCopied)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		var data []byte
+		if err == nil && h.Typeflag == tar.TypeReg {
+			data, err = io.ReadAll(r)
+			files[path.Join(dir, path.Join("/", h.Name))] = data
+		}
+		if err != nil {
+			return fmt.Errorf("memory: copy into %s: %w", id, err)
+		}
+	}
+	_, err := p.ask(ctx, "copy into", id, func(c *Core, now time.Time) Answer { return c.CopyIn(now, id, files) })
+	return err
+}
+
+// RemoveVolume is part of provider.Volumes.
+func (p *Provider) RemoveVolume(ctx context.Context, o task.Owner, name string) error {
+	_, err := p.ask(ctx, "remove the volume", name, func(c *Core, now time.Time) Answer { return c.RemoveVolume(now, o, name) })
+	return err
 }
 
 // Stop is part of provider.Provider.

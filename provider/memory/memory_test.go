@@ -51,10 +51,14 @@ func setup(t *testing.T, cfg Config) providertest.Setup {
 		},
 		Create: func(t *testing.T, o task.Owner, name string, s task.Spec) {
 			p.Do(func(c *Core, now time.Time) {
-				if _, err := c.CreateOnly(now, o, name, s); err != nil {
+				if _, err := c.Result(c.Create(now, o, name, s)); err != nil {
 					t.Fatal(err)
 				}
 			})
+		},
+		ReadFile: func(_ *testing.T, id, path string) (data []byte) {
+			p.Do(func(c *Core, _ time.Time) { data, _ = c.File(id, path) })
+			return data
 		},
 		Vanish: func(_ *testing.T, id string) { p.Do(func(c *Core, now time.Time) { c.Vanish(now, id) }) },
 		Break:  func(*testing.T) { p.Do(func(c *Core, _ time.Time) { c.BreakFeeds(owner) }) },

@@ -33,10 +33,12 @@ type Setup struct {
 	Argv    func(Program) []string  // the same as a command line for Exec; nil: no Exec
 	Missing string                  // an image that does not exist; "": none is known
 
-	Foreign func(t *testing.T, name string) (id string)             // makes a running container that is nobody's
-	Create  func(t *testing.T, o task.Owner, n string, s task.Spec) // makes what a Launch leaves that could not start
-	Vanish  func(t *testing.T, id string)                           // removes a container behind the provider's back
-	Break   func(t *testing.T)                                      // cuts every Watch
+	Foreign  func(t *testing.T, name string) (id string)             // makes a running container that is nobody's
+	Create   func(t *testing.T, o task.Owner, n string, s task.Spec) // makes what a Launch leaves that could not start
+	ReadFile func(t *testing.T, id, path string) []byte              // reads a file of a container
+
+	Vanish func(t *testing.T, id string) // removes a container behind the provider's back
+	Break  func(t *testing.T)            // cuts every Watch
 }
 
 // Quirks are what a backend does otherwise.
@@ -60,7 +62,7 @@ func (q Quirks) withDefaults() Quirks {
 // Run runs the suite. New is called for every subtest.
 func Run(t *testing.T, newSetup func(t *testing.T) Setup, q Quirks) {
 	q = q.withDefaults()
-	for _, group := range [][]subtest{launchTests, stopTests, inspectTests, watchTests, streamTests} {
+	for _, group := range [][]subtest{launchTests, createTests, stopTests, inspectTests, watchTests, streamTests} {
 		for _, st := range group {
 			t.Run(st.name, func(t *testing.T) { st.run(newFixture(t, newSetup(t), q)) })
 		}
