@@ -80,8 +80,12 @@ func (a *api) state(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	byFramework := map[string][]map[string]any{}
+	pending := 0
 	for i := range roster.Tasks {
 		t := &roster.Tasks[i]
+		if t.Pending != nil {
+			pending++
+		}
 		id := t.Spec.Key.ID
 		byFramework[t.Spec.Key.Framework] = append(byFramework[t.Spec.Key.Framework], map[string]any{
 			"id": id, "name": t.Spec.Name, "source": id, "container": t.Name, "directory": "/tasks/" + id, "resources": scalars(t.Spec.Resources),
@@ -101,7 +105,7 @@ func (a *api) state(w http.ResponseWriter, r *http.Request) {
 		"version": a.cfg.Version, "id": a.cfg.ID(), "pid": a.cfg.PID, "hostname": a.cfg.Hostname, "resources": scalars(a.cfg.Resources),
 		"master_hostname": master, "registered": registered, "start_time": float64(a.cfg.Started.UnixNano()) / 1e9,
 		"attributes": map[string]any{}, "frameworks": frameworks, "completed_frameworks": []any{}, "flags": map[string]string{},
-		"kept_containers": roster.Kept, "orphans": roster.Orphans,
+		"kept_containers": roster.Kept, "orphans": roster.Orphans, "unacknowledged_updates": pending,
 	})
 }
 
