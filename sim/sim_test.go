@@ -15,7 +15,7 @@ import (
 
 var (
 	oneSeed  = flag.Uint64("seed", 0, "replay this seed only")
-	seeds    = flag.Int("seeds", 300, "how many seeds TestCluster runs")
+	seeds    = flag.Int("seeds", 1000, "how many seeds TestCluster runs")
 	first    = flag.Uint64("first", 1, "the first seed of TestCluster")
 	duration = flag.Duration("for", 0, "TestSoak goes on for so long")
 	last     = flag.Int("last", 60, "how many events of a failing run are printed")
