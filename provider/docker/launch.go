@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/task"
@@ -36,6 +38,36 @@ func (e *Engine) Create(ctx context.Context, o task.Owner, name string, s task.S
 	}
 	return c, nil
 }
+
+// Translation is what a task says in the engine's words.
+type Translation struct {
+	Config *container.Config
+	Host   *container.HostConfig
+	Net    *network.NetworkingConfig // nil: the default network
+	Links  []string
+	Notes  []string // what is ignored, and why
+}
+
+// Translate says what Launch would ask for. What would be lost silently is
+// refused.
+func (e *Engine) Translate(o task.Owner, name string, s *task.Spec) (Translation, error) {
+	r, err := e.request(o, name, s)
+	if err != nil {
+		return Translation{}, err
+	}
+	return Translation{Config: r.config, Host: r.host, Net: r.net, Links: r.links, Notes: r.notes}, nil
+}
+
+// Pull fetches the image of a task.
+func (e *Engine) Pull(ctx context.Context, s *task.Spec) error {
+	if err := e.ready(ctx); err != nil {
+		return err
+	}
+	return e.pull(ctx, wanted{cmp.Or(s.Image, e.o.DefaultImage), string(s.PullConfig)})
+}
+
+// Client is the engine's own client, for backends that are almost an engine.
+func (e *Engine) Client() *client.Client { return e.cli }
 
 // make creates the container, or finds the one that has the name already.
 func (e *Engine) make(ctx context.Context, o task.Owner, name string, s *task.Spec) (c provider.Container, req *request, err error) {
