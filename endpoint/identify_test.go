@@ -68,7 +68,9 @@ func TestRule04Certificates(t *testing.T) {
 	}
 	accountKey, stranger := newECDSA(), newECDSA()
 	rsaPrint, ecPrint := addKey(t, r.cloud, "a", rsaKey.Public()), addKey(t, r.cloud, "a", accountKey.Public())
-	expired := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour) }
+	expired := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
 	docker := func(c *x509.Certificate) {
 		c.ExtKeyUsage, c.UnknownExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []asn1.ObjectIdentifier{dockerPurpose}
 	}

@@ -244,9 +244,7 @@ func (a *API) routes() {
 	})
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c := &call{Request: r, w: w, api: a}
-		if err := c.unknown(); err != nil {
-			c.refuse(err)
-		}
+		c.refuse(c.unknown())
 	})
 	a.accountRoutes()
 	a.machineRoutes()
