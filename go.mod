@@ -3,6 +3,7 @@ module github.com/mesopool/mesopool
 go 1.26.7
 
 require (
+	github.com/coder/websocket v1.8.15
 	github.com/containerd/errdefs v1.0.0
 	github.com/distribution/reference v0.5.0
 	github.com/docker/docker v28.5.2+incompatible

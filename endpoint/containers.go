@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/endpoint/backend"
@@ -37,6 +39,33 @@ func (c *Cloud) Usage(a *Account) Usage {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.used
+}
+
+// Instance finds a container by its instance's UUID; deleted says that there
+// was one lately.
+func (c *Cloud) Instance(a *Account, uuid string) (got *Container, deleted bool) {
+	t := c.tenantOf(a.Key())
+	digits := strings.ReplaceAll(strings.ToLower(uuid), "-", "")
+	if len(digits) != 32 || len(uuid) != 36 {
+		return nil, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.shorts[digits[:shortID]] {
+		if strings.HasPrefix(r.spec.ID, digits) {
+			return t.view(r), false
+		}
+	}
+	return nil, slices.ContainsFunc(t.gone, func(id string) bool { return strings.HasPrefix(id, digits) })
+}
+
+// Later does something that nobody waits for.
+func (c *Cloud) Later(what string, do func(context.Context) error) {
+	c.work.Go(func() {
+		if err := do(context.Background()); err != nil {
+			c.cfg.Log.Warn("an order failed that nobody waits for", "order", what, "error", err)
+		}
+	})
 }
 
 // provision makes a container: the name is reserved and the container visible

@@ -56,7 +56,11 @@ type tenant struct {
 	newest *record
 	used   Usage
 	feeds  map[*Feed]struct{}
+	gone   []string // IDs that left lately
 }
+
+// maxGone bounds what is remembered of what left.
+const maxGone = 1000
 
 // Usage is what an account has.
 type Usage struct{ Machines, RAM, Disk int } // MiB
@@ -132,6 +136,7 @@ func (t *tenant) drop(r *record) {
 	}
 	t.used = Usage{t.used.Machines - 1, t.used.RAM - r.spec.MemoryMiB, t.used.Disk - r.spec.DiskMiB}
 	r.state.Gone = true
+	t.gone = append(t.gone[max(0, len(t.gone)+1-maxGone):], r.spec.ID)
 	t.touch(r)
 }
 

@@ -55,6 +55,7 @@ var own = map[string][]string{
 	"internal/loop":     {},
 	"provider":          {"task", "resources"},
 	"provider/docker":   {"provider", "task", "resources"},
+	"provider/triton":   {"provider", "provider/docker", "task", "resources"},
 	"provider/memory":   {"provider", "task", "resources"},
 	"provider/limit":    {"provider", "task", "resources"},
 	"agent":             {"task", "provider", "store", "gc", "resources", "internal/timers", "internal/loop"},
