@@ -123,7 +123,7 @@ func newAgent() *cobra.Command {
 
 func agentFlags(f *pflag.FlagSet, backend string) {
 	d := agent.DefaultConfig()
-	f.String("provider", backend, "what runs the containers: docker, or memory (a simulated data center)")
+	f.String("provider", backend, "what runs the containers: docker, triton, or memory (a simulated data center)")
 	f.String("name", "agent", "the agent's stable name within the cluster")
 	f.String("resources", "", "what to offer, such as cpus:100;mem:245760;disk:4096; default: all that the backend has")
 	f.String("attributes", "", "the agent's attributes, such as rack:a;zone:b")
@@ -139,6 +139,7 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.String("shutdown-policy", "exit", "what a master's order to shut down does: exit (the containers stay), ignore, or kill (all tasks, then exit)")
 	f.String("fetcher-cache-dir", "", "the folder for the files that tasks name by URI; default: fetch in the folder for state, else one that goes with the process")
 	f.Int64("fetcher-cache-size", 2048, "how many MiB of fetched files are kept for later tasks")
+	tritonFlags(f)
 	f.Int("launches", 4, "how many launches go to the backend at a time")
 }
 
@@ -179,13 +180,20 @@ func backend(v *viper.Viper, cluster string, log *slog.Logger) (provider.Provide
 		return memory.New(memory.Config{Latency: memory.Span{Min: v.GetDuration("sim-latency"), Max: v.GetDuration("sim-latency")}}), nil
 	case "docker":
 		return dockerBackend(v, cluster, log)
+	case "triton":
+		return tritonBackend(v, log)
 	default:
-		return nil, exit(exitUsage, "--provider is %q; it must be docker or memory", kind)
+		return nil, exit(exitUsage, "--provider is %q; it must be docker, triton or memory", kind)
 	}
 }
 
 func dockerBackend(v *viper.Viper, cluster string, log *slog.Logger) (provider.Provider, error) {
+	certs, err := certificates(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	o := docker.OptionsFromEnv(os.Getenv)
+	o.CertPath = cmp.Or(certs, o.CertPath)
 	o.Cluster, o.Network, o.PublishLoopback = cluster, v.GetString("network"), v.GetBool("publish-loopback")
 	o.DefaultImage, o.AllowPrivileged, o.Log = v.GetString("default-image"), v.GetBool("allow-privileged"), log
 	if o.Network == "" {
