@@ -209,7 +209,7 @@ func onEngine(t *testing.T, id string) container.InspectResponse {
 func TestEngineLife(t *testing.T) {
 	r := engineRig(t, t.TempDir())
 	c := r.guest()
-	id := c.engineStart("web", m{"PublishAllPorts": true, "Memory": 128 << 20}, "serve", "lines=2", "run")
+	id := c.engineStart("web", m{"PublishAllPorts": true, "Memory": 128 << 20}, "lines=2", "serve", "run")
 	ip := c.ip(id)
 	eventually(t, "the container answers at its address", func() bool {
 		resp, err := http.Get("http://" + ip + "/")
@@ -428,7 +428,7 @@ func TestDockerCommand(t *testing.T) {
 	id := docker("", "run", "-d", "--name", "web", "-p", "80:80", "-m", "128m", live.run+":1", "/helper", "lines=1", "serve", "run")
 	docker("web", "ps")
 	docker(id[:12], "ps", "-a", "--filter", "name=web")
-	docker("out 1", "logs", "--tail", "all", "web")
+	eventually(t, "the log has a line", func() bool { return strings.Contains(docker("", "logs", "--tail", "all", "web"), "out 1") })
 	docker("out 1", "exec", "web", "/helper", "lines=1")
 	docker(`"IPAddress": "1`, "inspect", "web")
 	docker(live.run, "images")
