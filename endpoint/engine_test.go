@@ -341,6 +341,31 @@ func TestEngineIsolation(t *testing.T) {
 	}
 }
 
+// TestEngineRelations: links and shared volumes work within an account.
+func TestEngineRelations(t *testing.T) {
+	c := engineRig(t, t.TempDir()).guest()
+	src := c.create("src", body(live.run+":1", nil, m{"Cmd": []string{"/helper", "serve", "run"}, "Volumes": m{"/vol": m{}}}))
+	c.want(204, "", "POST", "/containers/"+src+"/start", nil)
+	c.engineStart("dst", m{"Links": []string{"src:store"}, "VolumesFrom": []string{"src"}}, "run")
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	w.WriteHeader(&tar.Header{Name: "hello", Mode: 0o644, Size: 2})
+	w.Write([]byte("hi"))
+	w.Close()
+	c.want(200, "", "PUT", "/containers/src/archive?path=/vol", archive.String())
+	c.want(200, "hello", "GET", "/containers/dst/archive?path=/vol/hello", nil)
+	eventually(t, "the link leads to src", func() bool {
+		var made struct{ ID string }
+		json.Unmarshal([]byte(c.want(200, "", "POST", "/containers/dst/exec", m{"Cmd": []string{"/helper", "get=http://store/"}}).text), &made)
+		c.want(200, "", "POST", "/exec/"+made.ID+"/start", m{})
+		return c.get("/exec/" + made.ID + "/json")["ExitCode"] == 0.0
+	})
+	if got := fmt.Sprint(c.list("")[1]["Names"]); got != "[/src /dst/store]" {
+		t.Error(got)
+	}
+	c.want(500, "Unable to delete container", "DELETE", "/containers/src?force=1", nil)
+}
+
 func TestEngineImages(t *testing.T) {
 	r := engineRig(t, t.TempDir())
 	c := r.guest()
