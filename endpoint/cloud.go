@@ -108,10 +108,25 @@ func (c *Cloud) Authority() *Authority { return c.authority }
 // Datacenter is the data center's name.
 func (c *Cloud) Datacenter() string { return c.cfg.Datacenter }
 
-// Run keeps the states current until ctx ends, then waits for calls under way.
+// drain is how long Run waits for what is under way. What takes longer is cut
+// off by the process's end, as by a crash: a backend that outlives it tells the
+// next process how far it came.
+const drain = 10 * time.Second
+
+// Run keeps the states current until ctx ends, then waits a little for calls
+// under way.
 func (c *Cloud) Run(ctx context.Context) error {
 	err := c.backend.Run(ctx)
-	c.work.Wait()
+	done := make(chan struct{})
+	go func() {
+		c.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(drain):
+		c.cfg.Log.Warn("orders are still under way; they end with the process")
+	}
 	return err
 }
 

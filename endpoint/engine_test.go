@@ -209,7 +209,7 @@ func onEngine(t *testing.T, id string) container.InspectResponse {
 func TestEngineLife(t *testing.T) {
 	r := engineRig(t, t.TempDir())
 	c := r.guest()
-	id := c.engineStart("web", m{"PublishAllPorts": true, "Memory": 128 << 20}, "serve", "lines=2", "run")
+	id := c.engineStart("web", m{"PublishAllPorts": true, "Memory": 128 << 20}, "lines=2", "serve", "run")
 	ip := c.ip(id)
 	eventually(t, "the container answers at its address", func() bool {
 		resp, err := http.Get("http://" + ip + "/")
@@ -341,6 +341,31 @@ func TestEngineIsolation(t *testing.T) {
 	}
 }
 
+// TestEngineRelations: links and shared volumes work within an account.
+func TestEngineRelations(t *testing.T) {
+	c := engineRig(t, t.TempDir()).guest()
+	src := c.create("src", body(live.run+":1", nil, m{"Cmd": []string{"/helper", "serve", "run"}, "Volumes": m{"/vol": m{}}}))
+	c.want(204, "", "POST", "/containers/"+src+"/start", nil)
+	c.engineStart("dst", m{"Links": []string{"src:store"}, "VolumesFrom": []string{"src"}}, "run")
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	w.WriteHeader(&tar.Header{Name: "hello", Mode: 0o644, Size: 2})
+	w.Write([]byte("hi"))
+	w.Close()
+	c.want(200, "", "PUT", "/containers/src/archive?path=/vol", archive.String())
+	c.want(200, "hello", "GET", "/containers/dst/archive?path=/vol/hello", nil)
+	eventually(t, "the link leads to src", func() bool {
+		var made struct{ ID string }
+		json.Unmarshal([]byte(c.want(200, "", "POST", "/containers/dst/exec", m{"Cmd": []string{"/helper", "get=http://store/"}}).text), &made)
+		c.want(200, "", "POST", "/exec/"+made.ID+"/start", m{})
+		return c.get("/exec/" + made.ID + "/json")["ExitCode"] == 0.0
+	})
+	if got := fmt.Sprint(c.list("")[1]["Names"]); got != "[/src /dst/store]" {
+		t.Error(got)
+	}
+	c.want(500, "Unable to delete container", "DELETE", "/containers/src?force=1", nil)
+}
+
 func TestEngineImages(t *testing.T) {
 	r := engineRig(t, t.TempDir())
 	c := r.guest()
@@ -428,7 +453,7 @@ func TestDockerCommand(t *testing.T) {
 	id := docker("", "run", "-d", "--name", "web", "-p", "80:80", "-m", "128m", live.run+":1", "/helper", "lines=1", "serve", "run")
 	docker("web", "ps")
 	docker(id[:12], "ps", "-a", "--filter", "name=web")
-	docker("out 1", "logs", "--tail", "all", "web")
+	eventually(t, "the log has a line", func() bool { return strings.Contains(docker("", "logs", "--tail", "all", "web"), "out 1") })
 	docker("out 1", "exec", "web", "/helper", "lines=1")
 	docker(`"IPAddress": "1`, "inspect", "web")
 	docker(live.run, "images")

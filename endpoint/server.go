@@ -61,7 +61,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	execs map[string]*execution
-	order []string // of execs, the oldest first
+	kept  map[string][]string // their IDs by account, the oldest first
 }
 
 // The versions of the API (sdc-docker: lib/constants.js).
@@ -76,7 +76,7 @@ const (
 func New(c *Cloud, o Options) (*Server, error) {
 	o.IdleCut = cmp.Or(o.IdleCut, 2*time.Minute)
 	o.AttachWait = cmp.Or(o.AttachWait, time.Minute)
-	s := &Server{cloud: c, opt: o, execs: map[string]*execution{}}
+	s := &Server{cloud: c, opt: o, execs: map[string]*execution{}, kept: map[string][]string{}}
 	s.SetMode(Mode{})
 	return s, nil
 }

@@ -215,19 +215,20 @@ type execution struct {
 	detached  bool
 }
 
-// maxExecs bounds the commands that are kept; the oldest goes.
-const maxExecs = 10000
+// maxExecs bounds the commands that are kept of one account; its oldest goes.
+const maxExecs = 1000
 
 func (s *Server) keepExec(e *execution) string {
 	id := newID()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.execs[id] = e
-	s.order = append(s.order, id)
-	for len(s.order) > maxExecs {
-		delete(s.execs, s.order[0])
-		s.order = s.order[1:]
+	kept := append(s.kept[e.owner], id)
+	for len(kept) > maxExecs {
+		delete(s.execs, kept[0])
+		kept = kept[1:]
 	}
+	s.kept[e.owner] = kept
 	return id
 }
 

@@ -292,12 +292,19 @@ func (f *Feed) put(c *Container) bool {
 	}
 }
 
-// Subscribe makes a feed of the account's changes from now on.
-func (c *Cloud) Subscribe(a *Account) *Feed {
+// maxFeeds bounds the feeds of an account.
+const maxFeeds = 100
+
+// Subscribe makes a feed of the account's changes from now on; false says that
+// it has too many.
+func (c *Cloud) Subscribe(a *Account) (*Feed, bool) {
 	t := c.tenantOf(a.Key())
 	f := &Feed{t, make(chan *Container, feedLimit)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.feeds) >= maxFeeds {
+		return nil, false
+	}
 	t.feeds[f] = struct{}{}
-	return f
+	return f, true
 }

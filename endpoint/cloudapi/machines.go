@@ -256,13 +256,16 @@ func (r *registration) valid() bool {
 
 // changefeed tells every change of the account's machines until either side ends.
 func (c *call) changefeed() error {
+	feed, ok := c.api.cloud.Subscribe(c.acct)
+	if !ok {
+		return refuse(420, "RequestThrottled", "This account has too many feeds")
+	}
+	defer feed.Close()
 	ws, err := websocket.Accept(c.w, c.Request, nil)
 	if err != nil {
 		return nil // it has answered
 	}
 	defer ws.CloseNow()
-	feed := c.api.cloud.Subscribe(c.acct)
-	defer feed.Close()
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	wants := make(chan *registration)
