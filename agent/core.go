@@ -44,6 +44,8 @@ type Core struct {
 	orphans    map[string]*row // by container ID: ours by label, without a record
 	gc         gc.Queue
 	kept       map[string]bool // container IDs that gc has
+	completed  []Completed     // at most maxCompleted
+	endings    Counts
 	wakes      wakes
 	drain      *DrainConfig // nil: not draining
 	joined     bool

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/provider"
@@ -284,22 +285,55 @@ type Roster struct {
 	Kept       int // stopped containers that wait for their removal
 	Orphans    int
 	Drain      *DrainConfig // nil: not draining
+	Completed  []Completed  // the last ones that were forgotten since the start, oldest first
+	Ended      Counts       // how tasks have ended since the start
+}
+
+// Completed is a task whose end is acknowledged.
+type Completed struct {
+	Task
+	Framework Framework
+}
+
+// Counts is how many tasks have ended, by their last state.
+type Counts [16]uint64
+
+// maxCompleted bounds the completed tasks that are remembered.
+const maxCompleted = 1000
+
+// remember keeps a task for people to look at.
+func (c *Core) remember(r *row) {
+	if r.Silent {
+		return
+	}
+	done := Completed{Task: r.task()}
+	if f := c.frameworks[r.key.Framework]; f != nil {
+		done.Framework = f.Framework
+	}
+	if len(c.completed) >= maxCompleted {
+		c.completed = slices.Delete(c.completed, 0, maxCompleted/4)
+	}
+	c.completed = append(c.completed, done)
+}
+
+func (r *row) task() Task {
+	t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}
+	if len(r.Pending) > 0 {
+		t.Pending = &r.Pending[0]
+	}
+	return t
 }
 
 // Roster lists all tasks, oldest first. The contents must not be changed.
 func (c *Core) Roster() Roster {
-	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain}
+	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain, Completed: slices.Clone(c.completed), Ended: c.endings}
 	used := map[string]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {
 			out.Ending++
 			continue
 		}
-		t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}
-		if len(r.Pending) > 0 {
-			t.Pending = &r.Pending[0]
-		}
-		out.Tasks = append(out.Tasks, t)
+		out.Tasks = append(out.Tasks, r.task())
 		if f := c.frameworks[r.key.Framework]; f != nil && !used[f.ID] {
 			used[f.ID] = true
 			out.Frameworks = append(out.Frameworks, f.Framework)

@@ -18,6 +18,7 @@ func (c *Core) update(now time.Time, r *row, s task.Status, fx []Effect) []Effec
 	s = c.drained(r, s)
 	r.State = s.State
 	if s.State.Terminal() {
+		c.endings[s.State]++
 		fx = c.withdraw(r, fx)
 	}
 	return c.queue(now, r, s, fx)
@@ -123,6 +124,7 @@ func (r *row) forgetRepeated() {
 
 // finish forgets a task whose end is acknowledged and lets its container go.
 func (c *Core) finish(now time.Time, r *row, fx []Effect) []Effect {
+	c.remember(r)
 	fx = c.drop(r, fx)
 	if r.seen == provider.StateExited || r.seen == provider.StateCreated {
 		c.release(now, r.Container)

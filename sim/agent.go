@@ -304,7 +304,7 @@ func (a *agentNode) reregistration() master.ReregisterAgent {
 	return cmd
 }
 
-// reported is a task as a re-registration describes it (mesos/link, taskMessage).
+// reported is a task as a re-registration describes it (mesos/link, TaskMessage).
 func (a *agentNode) reported(t *agent.Task) *master.Task {
 	row := &master.Task{
 		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State, Origin: t.Spec.Origin, Reported: true,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -147,6 +148,10 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 	r := &agentRole{
 		owner: task.Owner{Cluster: name, Agent: v.GetString("name")}, hostname: hostname(v), consul: v.GetString("consul"), log: log,
 		core: agent.DefaultConfig(), workers: 16 + v.GetInt("launches"),
+	}
+	r.flags = map[string]string{}
+	for _, key := range v.AllKeys() {
+		r.flags[strings.ReplaceAll(key, "-", "_")] = v.GetString(key)
 	}
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
 	r.core.GC = gc.Policy{Keep: v.GetDuration("keep"), MaxKept: v.GetInt("max-kept")}

@@ -104,6 +104,7 @@ type agentRole struct {
 	store     store.Store
 	core      agent.Config
 	shutdown  link.ShutdownPolicy
+	flags     map[string]string // what it was started with, for its pages
 	workers   int
 	consul    string
 	log       *slog.Logger
@@ -112,6 +113,8 @@ type agentRole struct {
 func (r *agentRole) run(ctx context.Context) error {
 	defer r.store.Close()
 	defer r.master.Close()
+	logged := &agentapi.LogBuffer{}
+	r.log = slog.New(slog.NewMultiHandler(r.log.Handler(), slog.NewTextHandler(logged, &slog.HandlerOptions{Level: verbosity})))
 	pool, err := r.capacity(ctx)
 	if err != nil {
 		return err
@@ -142,7 +145,8 @@ func (r *agentRole) run(ctx context.Context) error {
 	}
 	pages.set(agentapi.New(agentapi.Config{
 		Runner: run, Provider: r.provider, ID: l.AgentID, PID: self.String(), Hostname: r.hostname, Version: mesosVersion,
-		Resources: pool, Started: time.Now(), Master: func() (string, bool) { m, ok := l.Master(); return m.String(), ok },
+		Total: l.Total, Attributes: r.attrs, Flags: r.flags, Started: time.Now(), Operations: l.Operations, Refused: l.Refused, Log: logged, Level: verbosity,
+		Master: func() (string, bool) { m, ok := l.Master(); return m.String(), ok },
 	}))
 	r.log.Info("the agent listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "resources", pool.String())
 	g.Go(func() error { return node.Run(ctx) })

@@ -58,7 +58,7 @@ var own = map[string][]string{
 	"provider/memory":  {"provider", "task", "resources"},
 	"provider/limit":   {"provider", "task", "resources"},
 	"agent":            {"task", "provider", "store", "gc", "resources", "internal/timers", "internal/loop"},
-	"agent/api":        {"agent", "provider", "resources", "task"},
+	"agent/api":        {"agent", "provider", "resources", "task", "mesos/..."},
 	"master":           {"task", "resources", "master/drf", "internal/timers"},
 	"master/drf":       {"resources"},
 	"master/server":    {"internal/loop", "internal/uuid", "master", "task", "resources", "store", "mesos/..."},
