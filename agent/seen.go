@@ -15,13 +15,13 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 	}
 	k := in.Event.Container
 	if k.State == provider.StateGone {
-		c.removed(k.ID)
+		c.removed(now, k.ID)
 	}
-	c.unkeep(k)
+	c.unkeep(now, k)
 	if r := c.orphans[k.ID]; r != nil {
 		return c.observe(now, r, k, fx)
 	}
-	if c.kept[k.ID] {
+	if _, kept := c.kept[k.ID]; kept {
 		return fx // it is waiting for its removal, whatever its key says
 	}
 	r := c.tasks[k.Key]
@@ -97,7 +97,7 @@ func (c *Core) adoptOrphan(now time.Time, k provider.Container, grace time.Durat
 		}
 		return c.advance(now, r, fx)
 	default:
-		c.release(now, k)
+		c.release(now, k, byExit(&k))
 		return c.collect(now, fx)
 	}
 }
@@ -151,19 +151,19 @@ func (c *Core) doneRemove(now time.Time, in Done, fx []Effect) []Effect {
 		c.gc.Retry(in.Call.ID, c.cfg.GC, now)
 		return fx
 	}
-	c.removed(in.Call.ID)
+	c.removed(now, in.Call.ID)
 	return c.collect(now, fx)
 }
 
-func (c *Core) removed(id string) {
+func (c *Core) removed(now time.Time, id string) {
 	delete(c.kept, id)
-	c.gc.Removed(id)
+	c.gc.Removed(id, c.cfg.GC, now)
 }
 
 // unkeep: what runs is no longer to be removed.
-func (c *Core) unkeep(k provider.Container) {
+func (c *Core) unkeep(now time.Time, k provider.Container) {
 	if k.State == provider.StateUp {
-		c.removed(k.ID)
+		c.removed(now, k.ID)
 	}
 }
 
@@ -174,7 +174,7 @@ func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect 
 		return c.clear(now, r, in.Container.ID, fx)
 	case in.Err == nil:
 		r.look = false
-		c.unkeep(in.Container)
+		c.unkeep(now, in.Container)
 		return c.observe(now, r, in.Container, fx)
 	case r.seen == provider.StateUp || r.seen == provider.StateExited || r.seen == provider.StateGone && !final:
 		return c.advance(now, r, fx) // the answer was lost, but the watch told
@@ -202,7 +202,8 @@ func (c *Core) launchAgain(now time.Time, r *row, err error, fx []Effect) []Effe
 // former says whether the container is what an earlier task of the same key has
 // left: its end would be taken for that of the new task.
 func (c *Core) former(k provider.Container) bool {
-	return c.orphans[k.ID] != nil || c.kept[k.ID] && k.State == provider.StateExited
+	_, kept := c.kept[k.ID]
+	return c.orphans[k.ID] != nil || kept && k.State == provider.StateExited
 }
 
 // clear makes the name free for a task that found a former container there.
@@ -212,7 +213,7 @@ func (c *Core) clear(now time.Time, r *row, id string, fx []Effect) []Effect {
 		old.tryAt = time.Time{}
 		return c.advance(now, old, fx)
 	}
-	return append(fx, Call{Op: OpRemove, ID: id})
+	return append(fx, c.removal(id))
 }
 
 func (c *Core) doneStop(now time.Time, r *row, in Done, fx []Effect) []Effect {

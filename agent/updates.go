@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mesopool/mesopool/gc"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/task"
 )
@@ -127,18 +128,18 @@ func (c *Core) finish(now time.Time, r *row, fx []Effect) []Effect {
 	c.remember(r)
 	fx = c.drop(r, fx)
 	if r.seen == provider.StateExited || r.seen == provider.StateCreated {
-		c.release(now, r.Container)
+		c.release(now, r.Container, outcome(r.State))
 	}
 	return c.collect(now, fx)
 }
 
-func (c *Core) release(now time.Time, k provider.Container) {
+func (c *Core) release(now time.Time, k provider.Container, how gc.Outcome) {
 	ended := k.Ended
 	if ended.IsZero() || ended.After(now) {
 		ended = now
 	}
-	c.kept[k.ID] = true
-	c.gc.Release(k.ID, ended)
+	c.kept[k.ID] = kept{key: k.Key, name: k.Name}
+	c.gc.Release(k.ID, ended, how)
 }
 
 func (c *Core) withdraw(r *row, fx []Effect) []Effect {
@@ -225,7 +226,7 @@ func (c *Core) endedOrphan(now time.Time, r *row, fx []Effect) []Effect {
 		t.seen, t.Container = r.seen, r.Container
 		return fx
 	}
-	c.release(now, r.Container)
+	c.release(now, r.Container, byExit(&r.Container))
 	return c.collect(now, fx)
 }
 

@@ -44,6 +44,7 @@ type agentDisk struct {
 const (
 	registerBackoff = time.Second
 	masterSilence   = 75 * time.Second
+	keepTime        = 5 * time.Minute
 )
 
 func newAgentNode(w *World, n int) *agentNode {
@@ -53,6 +54,9 @@ func newAgentNode(w *World, n int) *agentNode {
 	a.cfg = agent.DefaultConfig()
 	a.cfg.Owner = task.Owner{Cluster: "sim", Agent: a.name}
 	a.cfg.NewUUID = w.table.uuid
+	for how := range a.cfg.GC.Keep {
+		a.cfg.GC.Keep[how] = keepTime
+	}
 	a.dc = newDataCenter(w, a)
 	a.run, a.begin, a.cease = a.batch, a.revive, a.vanish
 	a.nextAct = func() time.Time { return a.core.Next() }

@@ -78,6 +78,7 @@ func (a *api) handlers() map[string]http.HandlerFunc {
 		"/files/download":     a.filesDownload,
 		"/files/debug":        a.filesDebug,
 		"/api/v1":             a.operator,
+		"/garbage":            a.garbage,
 		"/logs":               a.logs,
 		"/exec":               postOnly(a.exec),
 	}
@@ -148,6 +149,38 @@ func (a *api) roster(w http.ResponseWriter, r *http.Request) (agent.Roster, bool
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 	}
 	return roster, err == nil
+}
+
+// disposal is what /garbage says of a container.
+type disposal struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Framework string `json:"framework_id"`
+	Task      string `json:"task_id"`
+	Ended     string `json:"ended,omitempty"` // RFC 3339
+	At        string `json:"at,omitempty"`    // when something is done
+	Why       string `json:"why"`
+}
+
+// garbage says of each stopped container why it goes or stays.
+func (a *api) garbage(w http.ResponseWriter, r *http.Request) {
+	list, err := a.cfg.Runner.Garbage(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	out := []disposal{}
+	for _, d := range list {
+		out = append(out, disposal{d.ID, d.Name, d.Key.Framework, d.Key.ID, stamp(d.Ended), stamp(d.At), d.Why})
+	}
+	a.answer(w, r, out)
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 // find looks a task up by its ID; the query names it.

@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mesopool/mesopool/agent"
 	"github.com/mesopool/mesopool/mesos/mesosjson"
 	"github.com/mesopool/mesopool/mesos/recordio"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -564,4 +565,31 @@ func FuzzCalls(f *testing.F) {
 		_ = argv(call.GetLaunchNestedContainer().GetCommand())
 		_, _ = splitPath(call.GetReadFile().GetPath())
 	})
+}
+
+// What was saved of a removed container is read in its place.
+func TestSavedLogs(t *testing.T) {
+	a := &api{cfg: Config{Provider: bare{}, Saved: func(k task.Key, stderr bool) (io.ReadCloser, error) {
+		if stderr {
+			return nil, errors.New("not there")
+		}
+		return io.NopCloser(strings.NewReader("of " + k.ID)), nil
+	}}, readers: make(chan struct{}, 1)}
+	f := file{task: &agent.Task{Spec: &task.Spec{Key: task.Key{ID: "t1"}}}}
+	if data, _, err := a.read(t.Context(), f, 1, 4); err != nil || string(data) != "f t1" {
+		t.Errorf("%q, %v", data, err)
+	}
+	f.stderr = true
+	if _, _, err := a.read(t.Context(), f, 0, 4); !errors.Is(err, errNoFile) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestGarbage(t *testing.T) {
+	e := newEnv(t, nil)
+	e.launch("t1", "exit 3", "web:1", task.Failed)
+	got := decode[[]disposal](t, e.get("/garbage", 200))
+	if len(got) != 1 || got[0].Task != "t1" || got[0].Why != "stays: the end of its task is not acknowledged" || got[0].Ended == "" {
+		t.Errorf("garbage %+v", got)
+	}
 }

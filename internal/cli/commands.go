@@ -94,6 +94,12 @@ func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
 }
 
 func newAgent() *cobra.Command {
+	cmd := newAgentRole()
+	cmd.AddCommand(newGarbage())
+	return cmd
+}
+
+func newAgentRole() *cobra.Command {
 	return role("agent", "Run a virtual agent: a data center as one Mesos agent", func(f *pflag.FlagSet) {
 		commonFlags(f)
 		addressFlags(f, 5051)
@@ -117,6 +123,7 @@ func newAgent() *cobra.Command {
 		if r.store, err = openStore(v.GetString("work-dir"), "agent"); err != nil {
 			return err
 		}
+		r.archive(v.GetString("work-dir"))
 		return r.run(ctx)
 	})
 }
@@ -131,7 +138,12 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
 	f.Bool("allow-privileged", false, "docker: let tasks have privileges over the engine's host")
-	f.Duration("keep", d.GC.Keep, "how long a stopped container is kept after its end is acknowledged")
+	f.Duration("keep-succeeded", d.GC.Keep[gc.Succeeded], "how long the container of a task that succeeded is kept after its end")
+	f.Duration("keep-failed", d.GC.Keep[gc.Failed], "how long that of a task that failed is kept")
+	f.Duration("keep-killed", d.GC.Keep[gc.Killed], "how long that of a task that was killed is kept")
+	f.Int("gc-pace", 1, "after the removal of a container none begins for so many times what it took; 0: at once")
+	f.Duration("keep-logs", 24*time.Hour, "how long logs are kept in --work-dir after their container is removed; 0: not at all")
+	f.Duration("orphan-grace", d.OrphanGrace, "a container of this agent's that belongs to no task is stopped after this")
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
@@ -154,7 +166,11 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 		r.flags[strings.ReplaceAll(key, "-", "_")] = v.GetString(key)
 	}
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
-	r.core.GC = gc.Policy{Keep: v.GetDuration("keep"), MaxKept: v.GetInt("max-kept")}
+	r.core.GC = gc.Policy{
+		Keep:    [3]time.Duration{gc.Succeeded: v.GetDuration("keep-succeeded"), gc.Failed: v.GetDuration("keep-failed"), gc.Killed: v.GetDuration("keep-killed")},
+		MaxKept: v.GetInt("max-kept"), Pace: v.GetInt("gc-pace"),
+	}
+	r.core.OrphanGrace, r.keepLogs = v.GetDuration("orphan-grace"), v.GetDuration("keep-logs")
 	if text := v.GetString("resources"); text != "" {
 		if r.resources, err = resources.Parse(text); err != nil {
 			return nil, exit(exitUsage, "--resources: %w", err)
@@ -314,6 +330,7 @@ func upStores(dir string, m *masterRole, a *agentRole, s *marathonRole) (err err
 	if a.store, err = openStore(dir, "agent"); err != nil {
 		return err
 	}
+	a.archive(dir)
 	s.store, err = openStore(dir, "marathon")
 	return err
 }

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/mesopool/mesopool/agent"
 	agentapi "github.com/mesopool/mesopool/agent/api"
+	"github.com/mesopool/mesopool/agent/archive"
 	"github.com/mesopool/mesopool/consul"
 	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
@@ -104,6 +107,8 @@ type agentRole struct {
 	store     store.Store
 	core      agent.Config
 	shutdown  link.ShutdownPolicy
+	keepLogs  time.Duration
+	logs      *archive.Folder   // nil: logs go with their containers
 	flags     map[string]string // what it was started with, for its pages
 	workers   int
 	consul    string
@@ -129,6 +134,9 @@ func (r *agentRole) run(ctx context.Context) error {
 	if registry != nil {
 		opt.Registry = registry
 	}
+	if r.logs != nil {
+		opt.Archive = r.logs
+	}
 	run := agent.NewRunner(opt)
 	var l *link.Link
 	pages := &lateHandler{}
@@ -145,7 +153,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	}
 	pages.set(agentapi.New(agentapi.Config{
 		Runner: run, Provider: r.provider, ID: l.AgentID, PID: self.String(), Hostname: r.hostname, Version: mesosVersion,
-		Total: l.Total, Attributes: r.attrs, Flags: r.flags, Started: time.Now(), Operations: l.Operations, Refused: l.Refused, Log: logged, Level: verbosity,
+		Total: l.Total, Attributes: r.attrs, Flags: r.flags, Started: time.Now(), Operations: l.Operations, Refused: l.Refused, Log: logged, Level: verbosity, Saved: r.saved(),
 		Master: func() (string, bool) { m, ok := l.Master(); return m.String(), ok },
 	}))
 	r.log.Info("the agent listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "resources", pool.String())
@@ -153,6 +161,20 @@ func (r *agentRole) run(ctx context.Context) error {
 	g.Go(func() error { return run.Run(ctx, l) })
 	g.Go(func() error { return l.Run(ctx, run) })
 	return g.Wait()
+}
+
+// archive keeps the logs of removed containers beside the agent's state.
+func (r *agentRole) archive(dir string) {
+	if dir != "" && r.keepLogs > 0 {
+		r.logs = &archive.Folder{Dir: filepath.Join(dir, "logs"), Keep: r.keepLogs}
+	}
+}
+
+func (r *agentRole) saved() func(task.Key, bool) (io.ReadCloser, error) {
+	if r.logs == nil {
+		return nil
+	}
+	return r.logs.Open
 }
 
 // volumeRemover removes persistent volumes; nil where the backend has none.

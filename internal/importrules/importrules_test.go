@@ -58,6 +58,7 @@ var own = map[string][]string{
 	"provider/memory":  {"provider", "task", "resources"},
 	"provider/limit":   {"provider", "task", "resources"},
 	"agent":            {"task", "provider", "store", "gc", "resources", "internal/timers", "internal/loop"},
+	"agent/archive":    {"provider", "task"},
 	"agent/api":        {"agent", "provider", "resources", "task", "mesos/..."},
 	"master":           {"task", "resources", "master/drf", "internal/timers"},
 	"master/drf":       {"resources"},
