@@ -46,6 +46,7 @@ type Core struct {
 	kept       map[string]kept // by container ID: those that gc has
 	completed  []Completed     // at most maxCompleted
 	endings    Counts
+	refusals   map[task.Reason]uint64 // tasks that did not run here, by why
 	wakes      wakes
 	drain      *DrainConfig // nil: not draining
 	joined     bool
@@ -89,7 +90,7 @@ type row struct {
 func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, tasks: map[task.Key]*row{}, frameworks: map[string]*framework{},
-		orphans: map[string]*row{}, kept: map[string]kept{},
+		orphans: map[string]*row{}, kept: map[string]kept{}, refusals: map[task.Reason]uint64{},
 	}
 }
 

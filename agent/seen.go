@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -285,9 +286,10 @@ type Roster struct {
 	Ending     int // tasks of frameworks that are gone, which are being killed
 	Kept       int // stopped containers that wait for their removal
 	Orphans    int
-	Drain      *DrainConfig // nil: not draining
-	Completed  []Completed  // the last ones that were forgotten since the start, oldest first
-	Ended      Counts       // how tasks have ended since the start
+	Drain      *DrainConfig           // nil: not draining
+	Completed  []Completed            // the last ones that were forgotten since the start, oldest first
+	Ended      Counts                 // how tasks have ended since the start
+	Refused    map[task.Reason]uint64 // tasks that did not run here since the start, by why
 }
 
 // Completed is a task whose end is acknowledged.
@@ -327,7 +329,7 @@ func (r *row) task() Task {
 
 // Roster lists all tasks, oldest first. The contents must not be changed.
 func (c *Core) Roster() Roster {
-	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain, Completed: slices.Clone(c.completed), Ended: c.endings}
+	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain, Completed: slices.Clone(c.completed), Ended: c.endings, Refused: maps.Clone(c.refusals)}
 	used := map[string]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {

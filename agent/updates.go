@@ -195,6 +195,7 @@ func (c *Core) launchFailed(now time.Time, r *row, message string, fx []Effect) 
 	if r.Stop {
 		return c.killed(now, r, fx)
 	}
+	c.refusals[task.ReasonContainerLaunchFailed]++
 	return c.update(now, r, task.Status{
 		State: task.Failed, Source: task.SourceAgent, Reason: task.ReasonContainerLaunchFailed, Message: message,
 	}, fx)

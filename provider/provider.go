@@ -199,10 +199,6 @@ type MemoryUpdater interface {
 	UpdateMemory(ctx context.Context, id string, mib uint64) error
 }
 
-// PersistentVolume is the name, within its owner's, of the volume that holds a
-// role's persistent data: IDs are unique within a role only.
-func PersistentVolume(role, id string) string { return role + "/" + id }
-
 // VolumeRemover is a Provider that keeps named volumes beyond the life of the
 // containers that use them.
 type VolumeRemover interface {

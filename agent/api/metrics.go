@@ -72,6 +72,12 @@ func (a *api) snapshot(roster agent.Roster) map[string]float64 {
 			out["slave/"+name+"_percent"] = u / t
 		}
 	}
+	for why, n := range roster.Refused {
+		out["mesopool/tasks_refused/"+strings.ToLower(strings.TrimPrefix(string(why), "REASON_"))] = float64(n)
+		if why == task.ReasonContainerLaunchFailed {
+			out["slave/container_launch_errors"] = float64(n)
+		}
+	}
 	if a.cfg.Refused != nil {
 		for kind, n := range a.cfg.Refused() {
 			out["mesopool/refused/"+strings.ReplaceAll(kind, " ", "_")] = float64(n)

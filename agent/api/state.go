@@ -202,9 +202,12 @@ func (a *api) state(w http.ResponseWriter, r *http.Request) {
 	byRole, whole := reserved(total)
 	active, completed := a.frameworks(roster)
 	master, registered := a.cfg.Master()
-	attributes := map[string]string{}
+	attributes := map[string]any{}
 	for _, x := range a.cfg.Attributes {
 		attributes[x.GetName()] = x.GetText().GetValue()
+		if x.Scalar != nil {
+			attributes[x.GetName()] = x.Scalar.GetValue()
+		}
 	}
 	out := map[string]any{
 		"version": a.cfg.Version, "id": a.cfg.ID(), "pid": a.cfg.PID, "hostname": a.cfg.Hostname, "capabilities": link.CapabilityNames(),

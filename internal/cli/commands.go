@@ -120,10 +120,9 @@ func newAgentRole() *cobra.Command {
 		if r.at, err = listen(v, "agent", v.GetString("master")); err != nil {
 			return err
 		}
-		if r.store, err = openStore(v.GetString("work-dir"), "agent"); err != nil {
+		if err := r.openShards(v.GetString("work-dir"), v.GetInt("shards")); err != nil {
 			return err
 		}
-		r.archive(v.GetString("work-dir"))
 		return r.run(ctx)
 	})
 }
@@ -134,6 +133,14 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.String("name", "agent", "the agent's stable name within the cluster")
 	f.String("resources", "", "what to offer, such as cpus:100;mem:245760;disk:4096; default: all that the backend has")
 	f.String("attributes", "", "the agent's attributes, such as rack:a;zone:b")
+	f.String("domain", "", "the agent's fault domain, as region/zone; only for masters that have one")
+	f.Float64("overcommit", 1, "how many times the cpus and the memory that there are is offered")
+	f.String("synthetic-ports", "", "ranges of ports to offer to frameworks that insist on some, such as 31000-32000; they are never a conflict")
+	f.Int("shards", 1, "as how many agents to appear, each with a part of what there is")
+	f.String("tls-cert", "", "the certificate that this agent shows to masters and clients (PEM); default: no TLS")
+	f.String("tls-key", "", "the certificate's key")
+	f.String("tls-ca", "", "who signs the certificates of masters; default: the system's authorities")
+	f.Bool("tls-require-client-cert", false, "take messages and requests only from those with a certificate by --tls-ca")
 	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
@@ -182,8 +189,26 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 	if r.attrs, err = parseAttributes(v.GetString("attributes")); err != nil {
 		return nil, err
 	}
+	if err := r.shape(v); err != nil {
+		return nil, err
+	}
 	r.provider, err = backend(v, name, log)
 	return r, err
+}
+
+// shape reads as what the agent appears.
+func (r *agentRole) shape(v *viper.Viper) (err error) {
+	if r.ports, err = parsePorts(v.GetString("synthetic-ports")); err != nil {
+		return err
+	}
+	if r.domain, err = parseDomain(v.GetString("domain")); err != nil {
+		return err
+	}
+	if r.overcommit, err = resources.FromFloat(v.GetFloat64("overcommit")); err != nil || r.overcommit <= 0 || r.overcommit > resources.Whole(1000) {
+		return exit(exitUsage, "--overcommit is %v; it must be above 0 and at most 1000", v.GetFloat64("overcommit"))
+	}
+	r.tls, err = readTLS(v.GetString("tls-cert"), v.GetString("tls-key"), v.GetString("tls-ca"), v.GetBool("tls-require-client-cert"))
+	return err
 }
 
 // backend makes the provider that --provider names.
@@ -290,7 +315,7 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := upStores(dir, m, a, s); err != nil {
+	if err := upStores(dir, v.GetInt("shards"), m, a, s); err != nil {
 		return err
 	}
 	at := within(m.at)
@@ -323,14 +348,13 @@ func upAddresses(v *viper.Viper, m *masterRole, a *agentRole, s *marathonRole) e
 	return nil
 }
 
-func upStores(dir string, m *masterRole, a *agentRole, s *marathonRole) (err error) {
+func upStores(dir string, shards int, m *masterRole, a *agentRole, s *marathonRole) (err error) {
 	if m.store, err = openStore(dir, "master"); err != nil {
 		return err
 	}
-	if a.store, err = openStore(dir, "agent"); err != nil {
+	if err = a.openShards(dir, shards); err != nil {
 		return err
 	}
-	a.archive(dir)
 	s.store, err = openStore(dir, "marathon")
 	return err
 }

@@ -47,12 +47,15 @@ func CheckTotal(total resources.Resources) error {
 func (l *Link) info() *mesosv1.AgentInfo {
 	return &mesosv1.AgentInfo{
 		Hostname: &l.cfg.Hostname, Port: new(int32(l.cfg.Self.Addr.Port())), Checkpoint: new(true),
-		Resources: convert.ResourcesTo(l.Total(), convert.Role), Attributes: l.cfg.Attributes,
+		Resources: convert.ResourcesTo(l.Total(), convert.Role), Attributes: l.cfg.Attributes, Domain: l.cfg.Domain,
 	}
 }
 
 // sendRegistration registers a new agent, or an old one with all that it runs.
 func (l *Link) sendRegistration(ctx context.Context) error {
+	l.mu.Lock()
+	l.told = l.cfg.Resources
+	l.mu.Unlock()
 	version, kept := &mesosv1.UUID{Value: l.resourceVersion()}, convert.CheckpointedTo(l.checkpointed())
 	id := l.AgentID()
 	if id == "" {
