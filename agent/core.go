@@ -33,7 +33,7 @@ func DefaultConfig() Config {
 		KillGrace: 5 * time.Second, LaunchTimeout: 10 * time.Minute, LaunchRetry: 2 * time.Minute, OrphanGrace: time.Minute,
 		RetryMin: 500 * time.Millisecond, RetryMax: 30 * time.Second,
 		ResendMin: 10 * time.Second, ResendMax: 10 * time.Minute,
-		GC: gc.Policy{Keep: 5 * time.Minute, MaxKept: 1000},
+		GC: gc.Policy{Keep: [3]time.Duration{gc.Succeeded: 5 * time.Minute, gc.Failed: time.Hour, gc.Killed: 5 * time.Minute}, MaxKept: 1000},
 	}
 }
 
@@ -44,7 +44,10 @@ type Core struct {
 	frameworks map[string]*framework
 	orphans    map[string]*row // by container ID: ours by label, without a record
 	gc         gc.Queue
-	kept       map[string]bool // container IDs that gc has
+	kept       map[string]kept // by container ID: those that gc has
+	completed  []Completed     // at most maxCompleted
+	endings    Counts
+	refusals   map[task.Reason]uint64 // tasks that did not run here, by why
 	wakes      wakes
 	drain      *DrainConfig // nil: not draining
 	joined     bool
@@ -91,7 +94,7 @@ type row struct {
 func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, tasks: map[task.Key]*row{}, frameworks: map[string]*framework{},
-		orphans: map[string]*row{}, kept: map[string]bool{},
+		orphans: map[string]*row{}, kept: map[string]kept{}, refusals: map[task.Reason]uint64{},
 	}
 }
 
@@ -170,7 +173,7 @@ func (c *Core) wake(now time.Time, r *row, fx []Effect) []Effect {
 // collect asks for the removal of the containers that are due.
 func (c *Core) collect(now time.Time, fx []Effect) []Effect {
 	for _, id := range c.gc.Due(c.cfg.GC, now) {
-		fx = append(fx, Call{Op: OpRemove, ID: id})
+		fx = append(fx, c.removal(id))
 	}
 	return fx
 }

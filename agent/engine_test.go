@@ -22,6 +22,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 
+	"github.com/mesopool/mesopool/gc"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/provider/docker"
 	"github.com/mesopool/mesopool/store"
@@ -184,7 +185,7 @@ func TestRestartOnEngine(t *testing.T) {
 	}
 	cfg := coreConfig()
 	cfg.Owner = task.Owner{Cluster: e.name, Agent: "dc-1"}
-	cfg.GC.Keep = 0
+	cfg.GC.Keep = gc.KeepAll(0)
 	m := newMaster(t)
 	o := Options{Core: cfg, Provider: e.provider(), Store: store.NewMemory()}
 	name := func(id string) string { return ContainerName(e.name, key(id), "web") }

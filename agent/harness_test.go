@@ -33,7 +33,7 @@ func counter() func() task.UUID {
 func testConfig() Config {
 	cfg := DefaultConfig()
 	cfg.Owner, cfg.NewUUID = owner, counter()
-	cfg.GC = gc.Policy{Keep: 5 * time.Minute, MaxKept: 1000}
+	cfg.GC = gc.Policy{Keep: gc.KeepAll(5 * time.Minute), MaxKept: 1000}
 	return cfg
 }
 

@@ -149,6 +149,7 @@ type (
 		Spec  *task.Spec // Launch: read only
 		ID    string     // Stop, Inspect, Remove
 		Grace time.Duration
+		Tries int // Remove: how often it has failed
 
 		Withdraw bool // Stop: take the task out of the registry first
 	}

@@ -42,6 +42,12 @@ type Fetcher interface {
 	Fetch(ctx context.Context, uris []task.URI, user string) (io.ReadCloser, error)
 }
 
+// Archive keeps what containers wrote for a while after their removal.
+type Archive interface {
+	// Save keeps the output of a task, which open reads from its beginning.
+	Save(ctx context.Context, key task.Key, open func() (provider.LogReader, error)) error
+}
+
 // Options is what a Runner works with.
 type Options struct {
 	Core     Config
@@ -49,6 +55,7 @@ type Options struct {
 	Store    store.Store
 	Registry Registry      // may be nil
 	Fetcher  Fetcher       // nil: tasks with URIs are refused
+	Archive  Archive       // nil: logs go with their containers
 	Log      *slog.Logger  // nil: slog.Default
 	Workers  int           // calls of the provider at a time; 0: 32
 	Probes   int           // health probes at a time; 0: 32
@@ -105,6 +112,20 @@ func (r *Runner) Roster(ctx context.Context) (Roster, error) {
 		return Roster{}, errors.New("agent: stopped")
 	case <-ctx.Done():
 		return Roster{}, ctx.Err()
+	}
+}
+
+// Garbage says of each container that has ended why it goes or stays.
+func (r *Runner) Garbage(ctx context.Context) ([]Disposal, error) {
+	answer := make(chan []Disposal, 1)
+	r.inbox.Put(func(c *Core) { answer <- c.Garbage(time.Now()) })
+	select {
+	case x := <-answer:
+		return x, nil
+	case <-r.stopped:
+		return nil, errors.New("agent: stopped")
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -276,8 +297,34 @@ func (r *Runner) make(ctx context.Context, call Call) (provider.Container, error
 	case OpInspect:
 		return p.Inspect(ctx, call.ID)
 	default:
+		if err := r.save(ctx, call); err != nil {
+			return provider.Container{}, err
+		}
 		return provider.Container{}, p.Remove(ctx, call.ID)
 	}
+}
+
+// saveTries is how often the removal of a container waits for its logs to be
+// saved; then it goes without.
+const saveTries = 3
+
+// save keeps what a container wrote, before it is removed.
+func (r *Runner) save(ctx context.Context, call Call) error {
+	logger, ok := provider.As[provider.Logger](r.opt.Provider)
+	if r.opt.Archive == nil || !ok {
+		return nil
+	}
+	err := r.opt.Archive.Save(ctx, call.Key, func() (provider.LogReader, error) {
+		return logger.Logs(ctx, call.ID, provider.LogOptions{Stdout: true, Stderr: true})
+	})
+	if err == nil || errors.Is(err, provider.ErrNotFound) {
+		return nil
+	}
+	if call.Tries < saveTries {
+		return fmt.Errorf("its logs could not be saved, so it stays for now: %w", err)
+	}
+	r.log.Warn("removed without its logs, which cannot be saved", "task", call.Key.String(), "id", call.ID, "error", err)
+	return nil
 }
 
 func (r *Runner) withdraw(ctx context.Context, key task.Key) {

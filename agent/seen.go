@@ -2,6 +2,8 @@ package agent
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/provider"
@@ -14,13 +16,13 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 	}
 	k := in.Event.Container
 	if k.State == provider.StateGone {
-		c.removed(k.ID)
+		c.removed(now, k.ID)
 	}
-	c.unkeep(k)
+	c.unkeep(now, k)
 	if r := c.orphans[k.ID]; r != nil {
 		return c.observe(now, r, k, fx)
 	}
-	if c.kept[k.ID] {
+	if _, kept := c.kept[k.ID]; kept {
 		return fx // it is waiting for its removal, whatever its key says
 	}
 	r := c.tasks[k.Key]
@@ -98,7 +100,7 @@ func (c *Core) adoptOrphan(now time.Time, k provider.Container, grace time.Durat
 		}
 		return c.advance(now, r, fx)
 	default:
-		c.release(now, k)
+		c.release(now, k, byExit(&k))
 		return c.collect(now, fx)
 	}
 }
@@ -152,19 +154,19 @@ func (c *Core) doneRemove(now time.Time, in Done, fx []Effect) []Effect {
 		c.gc.Retry(in.Call.ID, c.cfg.GC, now)
 		return fx
 	}
-	c.removed(in.Call.ID)
+	c.removed(now, in.Call.ID)
 	return c.collect(now, fx)
 }
 
-func (c *Core) removed(id string) {
+func (c *Core) removed(now time.Time, id string) {
 	delete(c.kept, id)
-	c.gc.Removed(id)
+	c.gc.Removed(id, c.cfg.GC, now)
 }
 
 // unkeep: what runs is no longer to be removed.
-func (c *Core) unkeep(k provider.Container) {
+func (c *Core) unkeep(now time.Time, k provider.Container) {
 	if k.State == provider.StateUp {
-		c.removed(k.ID)
+		c.removed(now, k.ID)
 	}
 }
 
@@ -178,7 +180,7 @@ func (c *Core) doneLaunch(now time.Time, r *row, in Done, fx []Effect) []Effect 
 		return c.clear(now, r, in.Container.ID, fx)
 	case in.Err == nil:
 		r.look = false
-		c.unkeep(in.Container)
+		c.unkeep(now, in.Container)
 		return c.observe(now, r, in.Container, fx)
 	case r.seen == provider.StateUp || r.seen == provider.StateExited || r.seen == provider.StateGone && !final:
 		return c.advance(now, r, fx) // the answer was lost, but the watch told
@@ -206,7 +208,8 @@ func (c *Core) launchAgain(now time.Time, r *row, err error, fx []Effect) []Effe
 // former says whether the container is what an earlier task of the same key has
 // left: its end would be taken for that of the new task.
 func (c *Core) former(k provider.Container) bool {
-	return c.orphans[k.ID] != nil || c.kept[k.ID] && k.State == provider.StateExited
+	_, kept := c.kept[k.ID]
+	return c.orphans[k.ID] != nil || kept && k.State == provider.StateExited
 }
 
 // clear makes the name free for a task that found a former container there.
@@ -216,7 +219,7 @@ func (c *Core) clear(now time.Time, r *row, id string, fx []Effect) []Effect {
 		old.tryAt = time.Time{}
 		return c.advance(now, old, fx)
 	}
-	return append(fx, Call{Op: OpRemove, ID: id})
+	return append(fx, c.removal(id))
 }
 
 func (c *Core) doneStop(now time.Time, r *row, in Done, fx []Effect) []Effect {
@@ -288,23 +291,57 @@ type Roster struct {
 	Ending     int // tasks of frameworks that are gone, which are being killed
 	Kept       int // stopped containers that wait for their removal
 	Orphans    int
-	Drain      *DrainConfig // nil: not draining
+	Drain      *DrainConfig           // nil: not draining
+	Completed  []Completed            // the last ones that were forgotten since the start, oldest first
+	Ended      Counts                 // how tasks have ended since the start
+	Refused    map[task.Reason]uint64 // tasks that did not run here since the start, by why
+}
+
+// Completed is a task whose end is acknowledged.
+type Completed struct {
+	Task
+	Framework Framework
+}
+
+// Counts is how many tasks have ended, by their last state.
+type Counts [16]uint64
+
+// maxCompleted bounds the completed tasks that are remembered.
+const maxCompleted = 1000
+
+// remember keeps a task for people to look at.
+func (c *Core) remember(r *row) {
+	if r.Silent {
+		return
+	}
+	done := Completed{Task: r.task()}
+	if f := c.frameworks[r.key.Framework]; f != nil {
+		done.Framework = f.Framework
+	}
+	if len(c.completed) >= maxCompleted {
+		c.completed = slices.Delete(c.completed, 0, maxCompleted/4)
+	}
+	c.completed = append(c.completed, done)
+}
+
+func (r *row) task() Task {
+	t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}
+	if len(r.Pending) > 0 {
+		t.Pending = &r.Pending[0]
+	}
+	return t
 }
 
 // Roster lists all tasks, oldest first. The contents must not be changed.
 func (c *Core) Roster() Roster {
-	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain}
+	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain, Completed: slices.Clone(c.completed), Ended: c.endings, Refused: maps.Clone(c.refusals)}
 	used := map[string]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {
 			out.Ending++
 			continue
 		}
-		t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}
-		if len(r.Pending) > 0 {
-			t.Pending = &r.Pending[0]
-		}
-		out.Tasks = append(out.Tasks, t)
+		out.Tasks = append(out.Tasks, r.task())
 		if f := c.frameworks[r.key.Framework]; f != nil && !used[f.ID] {
 			used[f.ID] = true
 			out.Frameworks = append(out.Frameworks, f.Framework)

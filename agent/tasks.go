@@ -64,6 +64,7 @@ func (c *Core) refuse(now time.Time, in Refuse, fx []Effect) []Effect {
 	if c.tasks[in.Key] != nil {
 		return fx
 	}
+	c.refusals[in.Reason]++
 	_, fx = c.framework(in.Framework, fx)
 	r := &row{key: in.Key, Record: Record{Spec: task.Spec{Key: in.Key}, State: task.Staging, Since: now}}
 	c.add(r)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mesopool/mesopool/gc"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/task"
 )
@@ -18,6 +19,7 @@ func (c *Core) update(now time.Time, r *row, s task.Status, fx []Effect) []Effec
 	s = c.drained(r, s)
 	r.State = s.State
 	if s.State.Terminal() {
+		c.endings[s.State]++
 		fx = c.withdraw(r, fx)
 	}
 	return c.queue(now, r, s, fx)
@@ -123,20 +125,21 @@ func (r *row) forgetRepeated() {
 
 // finish forgets a task whose end is acknowledged and lets its container go.
 func (c *Core) finish(now time.Time, r *row, fx []Effect) []Effect {
+	c.remember(r)
 	fx = c.drop(r, fx)
 	if r.seen == provider.StateExited || r.seen == provider.StateCreated {
-		c.release(now, r.Container)
+		c.release(now, r.Container, outcome(r.State))
 	}
 	return c.collect(now, fx)
 }
 
-func (c *Core) release(now time.Time, k provider.Container) {
+func (c *Core) release(now time.Time, k provider.Container, how gc.Outcome) {
 	ended := k.Ended
 	if ended.IsZero() || ended.After(now) {
 		ended = now
 	}
-	c.kept[k.ID] = true
-	c.gc.Release(k.ID, ended)
+	c.kept[k.ID] = kept{key: k.Key, name: k.Name}
+	c.gc.Release(k.ID, ended, how)
 }
 
 func (c *Core) withdraw(r *row, fx []Effect) []Effect {
@@ -193,6 +196,7 @@ func (c *Core) launchFailed(now time.Time, r *row, message string, fx []Effect) 
 	if r.Stop {
 		return c.killed(now, r, fx)
 	}
+	c.refusals[task.ReasonContainerLaunchFailed]++
 	return c.update(now, r, task.Status{
 		State: task.Failed, Source: task.SourceAgent, Reason: task.ReasonContainerLaunchFailed, Message: message,
 	}, fx)
@@ -224,7 +228,7 @@ func (c *Core) endedOrphan(now time.Time, r *row, fx []Effect) []Effect {
 		t.seen, t.Container = r.seen, r.Container
 		return fx
 	}
-	c.release(now, r.Container)
+	c.release(now, r.Container, byExit(&r.Container))
 	return c.collect(now, fx)
 }
 

@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 
@@ -115,4 +117,11 @@ func decodeMarked(text string) resources.Resources {
 		out = append(out, resources.Resource(m))
 	}
 	return out
+}
+
+// PersistentVolume is the name of the volume that holds a role's persistent
+// data, the same whenever it is asked for: IDs are unique within a role only.
+func PersistentVolume(owner task.Owner, role, id string) string {
+	sum := sha256.Sum256([]byte(owner.Cluster + "\x00" + owner.Agent + "\x00" + role + "\x00" + id))
+	return "mesopool-" + owner.Cluster + "-" + hex.EncodeToString(sum[:12])
 }

@@ -182,6 +182,38 @@ type Copier interface {
 	CopyIn(ctx context.Context, id, dir string, tar io.Reader) error
 }
 
+// Statser is a Provider that can measure what a container uses.
+type Statser interface {
+	// Stats measures one running container, now.
+	Stats(ctx context.Context, id string) (Stats, error)
+}
+
+// Stats is what a container uses; amounts that a backend does not know are 0.
+type Stats struct {
+	Time       time.Time
+	UserCPU    time.Duration // since the start
+	SystemCPU  time.Duration
+	Throttled  time.Duration
+	Periods    uint32 // of CPU shares, and those in which it had to wait
+	Waited     uint32
+	MemUsed    uint64 // bytes, without what is only cached
+	MemCached  uint64
+	MemLimit   uint64
+	Processes  uint32
+	NetReceive NetStats
+	NetSend    NetStats
+}
+
+// NetStats is one direction of a container's network.
+type NetStats struct{ Bytes, Packets, Errors, Dropped uint64 }
+
+// MemoryUpdater is a Provider that can change the memory limit of a container
+// that runs.
+type MemoryUpdater interface {
+	// UpdateMemory sets the limit, in MiB. ErrRejected: the backend refuses it.
+	UpdateMemory(ctx context.Context, id string, mib uint64) error
+}
+
 // Volumes is a Provider that keeps named volumes, which outlive containers. A
 // launch makes the persistent volumes of its task's resources, see
 // PersistentVolumes, with the owner's labels on them.

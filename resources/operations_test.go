@@ -112,3 +112,20 @@ func TestOperationsKeepAmounts(t *testing.T) {
 		}
 	})
 }
+
+func TestSplitAndTimes(t *testing.T) {
+	r := pool(t, "cpus:10;mem:100;ports:[1-5];disk:0.001")
+	var sum Scalars
+	for i, share := range r.Split(3) {
+		sum = sum.Add(share.Scalars())
+		if want := []Milli{3334, 3333, 3333}[i]; share.Amount("cpus") != want || !share.Contains(pool(t, "ports:[1-5]")) {
+			t.Errorf("share %d is %s", i, share)
+		}
+	}
+	if !sum.Contains(r.Scalars()) || !r.Scalars().Contains(sum) {
+		t.Errorf("the shares are %s of %s", sum, r)
+	}
+	if got := r.Times(1500, "cpus", "mem").String(); got != "cpus:15; mem:150; ports:[1-5]; disk:0.001" {
+		t.Errorf("half as much again: %s", got)
+	}
+}

@@ -299,3 +299,35 @@ func (r Resources) Amount(name string) Milli {
 
 // Equal says whether both have the same, in any order.
 func (r Resources) Equal(o Resources) bool { return r.Contains(o) && o.Contains(r) }
+
+// Split deals r out in n shares: scalars in equal parts, what does not divide to
+// the first; ranges and sets whole to each, for they are names and no amounts.
+func (r Resources) Split(n int) []Resources {
+	out := make([]Resources, n)
+	for i := range r {
+		x := r[i]
+		part := x.Scalar / Milli(n)
+		for j := range out {
+			if x.Kind == KindScalar {
+				x.Scalar = part
+				if j == 0 {
+					x.Scalar = r[i].Scalar - part*Milli(n-1)
+				}
+			}
+			out[j] = out[j].Add(x)
+		}
+	}
+	return out
+}
+
+// Times returns r with the unreserved amounts of the names times a factor of
+// thousandths.
+func (r Resources) Times(factor Milli, names ...string) Resources {
+	out := slices.Clone(r)
+	for i := range out {
+		if x := &out[i]; x.Kind == KindScalar && len(x.Reservations) == 0 && slices.Contains(names, x.Name) {
+			x.Scalar = Milli(float64(x.Scalar) * factor.Float())
+		}
+	}
+	return out
+}

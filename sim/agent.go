@@ -44,6 +44,7 @@ type agentDisk struct {
 const (
 	registerBackoff = time.Second
 	masterSilence   = 75 * time.Second
+	keepTime        = 5 * time.Minute
 )
 
 func newAgentNode(w *World, n int) *agentNode {
@@ -53,6 +54,9 @@ func newAgentNode(w *World, n int) *agentNode {
 	a.cfg = agent.DefaultConfig()
 	a.cfg.Owner = task.Owner{Cluster: "sim", Agent: a.name}
 	a.cfg.NewUUID = w.table.uuid
+	for how := range a.cfg.GC.Keep {
+		a.cfg.GC.Keep[how] = keepTime
+	}
 	a.dc = newDataCenter(w, a)
 	a.run, a.begin, a.cease = a.batch, a.revive, a.vanish
 	a.nextAct = func() time.Time { return a.core.Next() }
@@ -304,7 +308,7 @@ func (a *agentNode) reregistration() master.ReregisterAgent {
 	return cmd
 }
 
-// reported is a task as a re-registration describes it (mesos/link, taskMessage).
+// reported is a task as a re-registration describes it (mesos/link, TaskMessage).
 func (a *agentNode) reported(t *agent.Task) *master.Task {
 	row := &master.Task{
 		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State, Origin: t.Spec.Origin, Reported: true,

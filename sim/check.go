@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -199,7 +200,7 @@ func (c *checker) removes(d *dataCenter, call agent.Call) {
 	if !found || c.gone[key.Framework] {
 		return
 	}
-	keep := d.agent.cfg.GC.Keep - lateStart
+	keep := slices.Min(d.agent.cfg.GC.Keep[:]) - lateStart
 	switch l := c.ledger(key); {
 	case !l.over():
 		c.w.failf("collected", "%s's container %s (%s) is removed, and its end is not acknowledged", key, k.Name, k.State)

@@ -2,57 +2,144 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/agent"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
 )
 
 // Config is what the pages show and where they look.
 type Config struct {
-	Runner    *agent.Runner
-	Provider  provider.Provider
-	ID        func() string // the agent's ID, "" before the registration
-	Master    func() (address string, registered bool)
-	PID       string
-	Hostname  string
-	Version   string
-	Resources resources.Resources
-	Started   time.Time
+	Runner     *agent.Runner
+	Provider   provider.Provider
+	ID         func() string // the agent's ID, "" before the registration
+	Master     func() (address string, registered bool)
+	PID        string
+	Hostname   string
+	Version    string
+	Total      func() resources.Resources // what is offered, now
+	Attributes []*mesosv1.Attribute
+	Domain     *mesosv1.DomainInfo // nil: none
+	Flags      map[string]string
+	Started    time.Time
+
+	Operations func() []*mesosv1.Operation                            // nil: none
+	Refused    func() map[string]uint64                               // messages that were not believed, by kind; nil: not counted
+	Log        *LogBuffer                                             // what the agent logs; nil: not kept
+	Level      *slog.LevelVar                                         // of the log; nil: it cannot be changed
+	Saved      func(key task.Key, stderr bool) (io.ReadCloser, error) // what was saved of an output; nil: nothing is
 }
 
 // New returns the handler. Paths may begin with the actor's name, as in
-// /slave(1)/state, and end with ".json", as old tools write them.
+// /slave(1)/state, and end with a slash or ".json", as old tools write them.
+// What is served to GET is served to POST too.
 func New(cfg Config) http.Handler {
-	a := &api{cfg: cfg}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { answer(w, map[string]string{"version": cfg.Version}) })
-	mux.HandleFunc("GET /state", a.state)
-	mux.HandleFunc("GET /containers", a.containers)
-	mux.HandleFunc("GET /metrics/snapshot", a.metrics)
-	mux.HandleFunc("GET /logs", a.logs)
-	mux.HandleFunc("POST /exec", a.exec)
+	a := &api{cfg: cfg, readers: make(chan struct{}, readersMost), sessions: newSessions()}
+	handlers := a.handlers()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.URL.Path = strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/slave(1)"), ".json")
-		r.URL.RawPath = ""
-		mux.ServeHTTP(w, r)
+		h := handlers[plainPath(r.URL.Path)]
+		switch {
+		case h == nil || strings.Contains(r.URL.Path, "/.."):
+			http.Error(w, "404 Not Found.", http.StatusNotFound)
+		case r.Method == http.MethodOptions:
+			preflight(w)
+		default:
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+			h(w, r)
+		}
 	})
 }
 
-type api struct{ cfg Config }
+func (a *api) handlers() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"/health": func(http.ResponseWriter, *http.Request) {},
+		"/version": func(w http.ResponseWriter, r *http.Request) {
+			a.answer(w, r, map[string]string{"version": a.cfg.Version})
+		},
+		"/flags":              func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, map[string]any{"flags": a.cfg.Flags}) },
+		"/state":              a.state,
+		"/containers":         a.containers,
+		"/monitor/statistics": a.statistics,
+		"/metrics/snapshot":   a.metrics,
+		"/metrics":            a.prometheus().ServeHTTP,
+		"/files/browse":       a.filesBrowse,
+		"/files/browse/":      a.filesBrowse,
+		"/files/read":         a.filesRead,
+		"/files/download":     a.filesDownload,
+		"/files/debug":        a.filesDebug,
+		"/api/v1":             a.operator,
+		"/garbage":            a.garbage,
+		"/logs":               a.logs,
+		"/exec":               postOnly(a.exec),
+	}
+}
 
-func answer(w http.ResponseWriter, body any) {
+func plainPath(path string) string {
+	path = strings.TrimRight(path, "/")
+	if rest, ok := strings.CutPrefix(path, "/slave("); ok {
+		if n, below, found := strings.Cut(rest, ")"); found && len(n) > 0 && strings.Trim(n, "0123456789") == "" {
+			path = below
+		}
+	}
+	return strings.TrimSuffix(path, ".json")
+}
+
+func postOnly(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			w.Header().Set("Allow", http.MethodPost)
+			http.Error(w, "Expecting one of { 'POST' }, but received '"+r.Method+"'", http.StatusMethodNotAllowed)
+			return
+		}
+		h(w, r)
+	}
+}
+
+// preflight lets pages of other origins read.
+func preflight(w http.ResponseWriter) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Access-Control-Allow-Methods", "GET, POST, HEAD, OPTIONS")
+	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, Message-Accept, Message-Content-Type")
+	w.WriteHeader(http.StatusOK)
+}
+
+type api struct {
+	cfg      Config
+	readers  chan struct{} // a place for each log that is being read
+	sessions *sessions
+	levels   levels
+}
+
+// answer writes JSON, or with ?jsonp= a script that hands it over.
+func (a *api) answer(w http.ResponseWriter, r *http.Request, body any) {
+	text := encode(body)
+	callback := r.FormValue("jsonp")
+	switch {
+	case strings.ContainsFunc(callback, notInName):
+		http.Error(w, fmt.Sprintf("The jsonp callback %q is not a name", callback), http.StatusBadRequest)
+		return
+	case callback != "":
+		w.Header().Set("Content-Type", "text/javascript")
+		fmt.Fprintf(w, "%s(%s);", callback, text)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(body)
+	w.Write(append(text, '\n'))
+}
+
+// notInName keeps scripts out of the name of a callback.
+func notInName(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("_$.[]", c)
 }
 
 // roster answers 503 itself when the agent is shutting down.
@@ -64,84 +151,36 @@ func (a *api) roster(w http.ResponseWriter, r *http.Request) (agent.Roster, bool
 	return roster, err == nil
 }
 
-func scalars(r resources.Resources) map[string]float64 {
-	out := map[string]float64{"cpus": 0, "mem": 0, "disk": 0, "gpus": 0}
-	for _, s := range r.Scalars() {
-		out[s.Name] = s.Amount.Float()
-	}
-	return out
+// disposal is what /garbage says of a container.
+type disposal struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Framework string `json:"framework_id"`
+	Task      string `json:"task_id"`
+	Ended     string `json:"ended,omitempty"` // RFC 3339
+	At        string `json:"at,omitempty"`    // when something is done
+	Why       string `json:"why"`
 }
 
-// state has the fields of Mesos' /state that tell what runs. Every task is its
-// own executor, as for a genuine agent's command tasks.
-func (a *api) state(w http.ResponseWriter, r *http.Request) {
-	roster, ok := a.roster(w, r)
-	if !ok {
+// garbage says of each stopped container why it goes or stays.
+func (a *api) garbage(w http.ResponseWriter, r *http.Request) {
+	list, err := a.cfg.Runner.Garbage(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	byFramework := map[string][]map[string]any{}
-	pending := 0
-	for i := range roster.Tasks {
-		t := &roster.Tasks[i]
-		if t.Pending != nil {
-			pending++
-		}
-		id := t.Spec.Key.ID
-		byFramework[t.Spec.Key.Framework] = append(byFramework[t.Spec.Key.Framework], map[string]any{
-			"id": id, "name": t.Spec.Name, "source": id, "container": t.Name, "directory": "/tasks/" + id, "resources": scalars(t.Spec.Resources),
-			"tasks": []map[string]any{{
-				"id": id, "name": t.Spec.Name, "state": t.State.String(), "framework_id": t.Spec.Key.Framework, "executor_id": "",
-				"slave_id": a.cfg.ID(), "resources": scalars(t.Spec.Resources),
-			}},
-			"queued_tasks": []any{}, "completed_tasks": []any{},
-		})
+	out := []disposal{}
+	for _, d := range list {
+		out = append(out, disposal{d.ID, d.Name, d.Key.Framework, d.Key.ID, stamp(d.Ended), stamp(d.At), d.Why})
 	}
-	frameworks := []map[string]any{}
-	for _, f := range roster.Frameworks {
-		frameworks = append(frameworks, map[string]any{"id": f.ID, "executors": byFramework[f.ID], "completed_executors": []any{}})
-	}
-	master, registered := a.cfg.Master()
-	answer(w, map[string]any{
-		"version": a.cfg.Version, "id": a.cfg.ID(), "pid": a.cfg.PID, "hostname": a.cfg.Hostname, "resources": scalars(a.cfg.Resources),
-		"master_hostname": master, "registered": registered, "start_time": float64(a.cfg.Started.UnixNano()) / 1e9,
-		"attributes": map[string]any{}, "frameworks": frameworks, "completed_frameworks": []any{}, "flags": map[string]string{},
-		"kept_containers": roster.Kept, "orphans": roster.Orphans, "unacknowledged_updates": pending,
-	})
+	a.answer(w, r, out)
 }
 
-func (a *api) containers(w http.ResponseWriter, r *http.Request) {
-	roster, ok := a.roster(w, r)
-	if !ok {
-		return
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
 	}
-	out := []map[string]any{}
-	for i := range roster.Tasks {
-		t := &roster.Tasks[i]
-		out = append(out, map[string]any{
-			"framework_id": t.Spec.Key.Framework, "executor_id": t.Spec.Key.ID, "executor_name": t.Spec.Name, "source": t.Spec.Key.ID,
-			"container_id": t.Container.ID, "name": t.Name, "state": t.State.String(), "addresses": t.Container.Addresses,
-		})
-	}
-	answer(w, out)
-}
-
-func (a *api) metrics(w http.ResponseWriter, r *http.Request) {
-	roster, ok := a.roster(w, r)
-	if !ok {
-		return
-	}
-	out := map[string]float64{
-		"slave/uptime_secs": time.Since(a.cfg.Started).Seconds(), "slave/frameworks_active": float64(len(roster.Frameworks)), "slave/registered": 0,
-		"slave/tasks_staging": 0, "slave/tasks_starting": 0, "slave/tasks_running": 0, "slave/tasks_killing": 0,
-		"mesopool/containers_kept": float64(roster.Kept), "mesopool/orphans": float64(roster.Orphans),
-	}
-	if _, registered := a.cfg.Master(); registered {
-		out["slave/registered"] = 1
-	}
-	for i := range roster.Tasks {
-		out["slave/tasks_"+strings.ToLower(strings.TrimPrefix(roster.Tasks[i].State.String(), "TASK_"))]++
-	}
-	answer(w, out)
+	return t.UTC().Format(time.RFC3339)
 }
 
 // find looks a task up by its ID; the query names it.

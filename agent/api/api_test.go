@@ -66,15 +66,17 @@ func (s *shell) Exec(ctx context.Context, id string, o provider.ExecOptions) (in
 // bare is a provider without optional powers.
 type bare struct{ provider.Provider }
 
-type link struct{}
+type noLink struct{}
 
-func (link) Report(agent.Report) {}
+func (noLink) Report(agent.Report) {}
 
 type env struct {
 	t      *testing.T
 	server *httptest.Server
 	runner *agent.Runner
 	shell  *shell
+	log    *LogBuffer
+	level  *slog.LevelVar
 }
 
 func newEnv(t *testing.T, wrap func(*shell) provider.Provider) *env {
@@ -87,11 +89,11 @@ func newEnv(t *testing.T, wrap func(*shell) provider.Provider) *env {
 	if wrap != nil {
 		p = wrap(s)
 	}
-	e := &env{t: t, shell: s}
+	e := &env{t: t, shell: s, log: &LogBuffer{}, level: new(slog.LevelVar)}
 	e.runner = agent.NewRunner(agent.Options{Core: cfg, Provider: p, Store: store.NewMemory(), Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- e.runner.Run(ctx, link{}) }()
+	go func() { done <- e.runner.Run(ctx, noLink{}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -104,7 +106,8 @@ func newEnv(t *testing.T, wrap func(*shell) provider.Provider) *env {
 	}
 	e.server = httptest.NewServer(New(Config{
 		Runner: e.runner, Provider: p, ID: func() string { return "a1" }, Master: func() (string, bool) { return "10.0.0.1:5050", true },
-		PID: "slave(1)@10.0.0.2:5051", Hostname: "dc-1", Version: "1.11.0", Resources: total, Started: time.Now().Add(-time.Minute),
+		PID: "slave(1)@10.0.0.2:5051", Hostname: "dc-1", Version: "1.11.0", Total: func() resources.Resources { return total },
+		Log: e.log, Level: e.level, Flags: map[string]string{"port": "5051"}, Started: time.Now().Add(-time.Minute),
 	}))
 	t.Cleanup(e.server.Close)
 	return e
@@ -201,7 +204,7 @@ func TestState(t *testing.T) {
 			t.Fatalf("%s: %+v", path, got.Frameworks)
 		}
 		x := got.Frameworks[0].Executors[0]
-		if x.ID != "t1" || x.Source != "t1" || x.Directory == "" || !strings.HasPrefix(x.Container, "mesos-web-") || len(x.Tasks) != 1 {
+		if x.ID != "t1" || x.Source != "t1" || x.Directory == "" || x.Container != "000000000001" || len(x.Tasks) != 1 {
 			t.Fatalf("executor: %+v", x)
 		}
 		if y := x.Tasks[0]; y.ID != "t1" || y.State != "TASK_RUNNING" || y.FrameworkID != "f1" || y.SlaveID != "a1" || y.ExecutorID == nil || *y.ExecutorID != "" || y.Resources["cpus"] != 0.5 {
@@ -216,7 +219,7 @@ func TestContainersAndMetrics(t *testing.T) {
 	e.launch("t1", "sleep infinity", "web:1", task.Running)
 	e.launch("t2", "exit 3", "web:1", task.Failed)
 	got := decode[[]map[string]any](t, e.get("/containers", http.StatusOK))
-	if len(got) != 2 || got[0]["executor_id"] != "t1" || got[0]["container_id"] != "000000000001" || got[0]["state"] != "TASK_RUNNING" || got[1]["state"] != "TASK_FAILED" {
+	if len(got) != 1 || got[0]["executor_id"] != "t1" || got[0]["container_id"] != "000000000001" || got[0]["status"] == nil || got[0]["statistics"] == nil {
 		t.Errorf("containers: %v", got)
 	}
 	m := decode[map[string]float64](t, e.get("/metrics/snapshot", http.StatusOK))
@@ -361,7 +364,7 @@ func (e *env) exec(query string, args ...string) (net.Conn, *bufio.Reader) {
 }
 
 // session reads frames up to the one that is the last.
-func session(t *testing.T, r io.Reader) (stdout, stderr, end string) {
+func ended(t *testing.T, r io.Reader) (stdout, stderr, end string) {
 	t.Helper()
 	for {
 		kind, data, err := ReadFrame(r)
@@ -398,10 +401,10 @@ func running(t *testing.T) *env {
 func TestExec(t *testing.T) {
 	e := running(t)
 	_, r := e.exec("", "sh", "-c", "echo hello; echo oh >&2; exit 5")
-	stdout, stderr, end := session(t, r)
+	stdout, stderr, end := ended(t, r)
 	diff(t, "session", [3]string{"hello\n", "oh\n", "exit 5"}, [3]string{stdout, stderr, end})
 	_, r = e.exec("", "fail")
-	if _, _, end = session(t, r); end != "error the engine is not there" {
+	if _, _, end = ended(t, r); end != "error the engine is not there" {
 		t.Errorf("end: %s", end)
 	}
 }
@@ -413,7 +416,7 @@ func TestExecStdin(t *testing.T) {
 	write(t, conn, FrameStdin, "hello ")
 	write(t, conn, FrameStdin, big)
 	write(t, conn, FrameStdin, "")
-	stdout, stderr, end := session(t, r)
+	stdout, stderr, end := ended(t, r)
 	diff(t, "session", [3]string{"hello " + big, "[cat -n] tty=true user=root", "exit 3"}, [3]string{stdout, stderr, end})
 }
 
@@ -431,7 +434,7 @@ func TestExecResize(t *testing.T) {
 	}
 	write(t, conn, FrameResize, "bad")
 	write(t, conn, FrameResize, size(50, 132))
-	stdout, _, end := session(t, r)
+	stdout, _, end := ended(t, r)
 	diff(t, "second", [2]string{"50x132\n", "exit 0"}, [2]string{stdout, end})
 }
 
@@ -471,7 +474,7 @@ func TestExecUnreadInput(t *testing.T) {
 	e := running(t)
 	conn, r := e.exec("", "deaf")
 	write(t, conn, FrameStdin, "hello")
-	if _, _, end := session(t, r); end != "exit 0" {
+	if _, _, end := ended(t, r); end != "exit 0" {
 		t.Errorf("end: %s", end)
 	}
 	if _, _, err := ReadFrame(r); err == nil {

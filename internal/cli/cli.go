@@ -170,12 +170,16 @@ func readFile(v *viper.Viper, known []string) error {
 	return v.MergeConfigMap(file.AllSettings())
 }
 
+// verbosity is the process's log level; an agent's API can change it for a while.
+var verbosity = new(slog.LevelVar)
+
 // logger writes to the error stream of the command.
 func logger(cmd *cobra.Command, v *viper.Viper) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(v.GetString("log-level"))); err != nil {
 		return nil, exit(exitUsage, "--log-level is %q; it must be debug, info, warn or error", v.GetString("log-level"))
 	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	verbosity.Set(level)
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: verbosity}))
 	return log, nil
 }

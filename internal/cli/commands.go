@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,6 +94,12 @@ func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
 }
 
 func newAgent() *cobra.Command {
+	cmd := newAgentRole()
+	cmd.AddCommand(newGarbage())
+	return cmd
+}
+
+func newAgentRole() *cobra.Command {
 	return role("agent", "Run a virtual agent: a data center as one Mesos agent", func(f *pflag.FlagSet) {
 		commonFlags(f)
 		addressFlags(f, 5051)
@@ -113,7 +120,7 @@ func newAgent() *cobra.Command {
 		if r.at, err = listen(v, "agent", v.GetString("master")); err != nil {
 			return err
 		}
-		if r.store, err = openStore(v.GetString("work-dir"), "agent"); err != nil {
+		if err := r.openShards(v.GetString("work-dir"), v.GetInt("shards")); err != nil {
 			return err
 		}
 		r.fetch.within(v.GetString("work-dir"))
@@ -127,12 +134,25 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.String("name", "agent", "the agent's stable name within the cluster")
 	f.String("resources", "", "what to offer, such as cpus:100;mem:245760;disk:4096; default: all that the backend has")
 	f.String("attributes", "", "the agent's attributes, such as rack:a;zone:b")
+	f.String("domain", "", "the agent's fault domain, as region/zone; only for masters that have one")
+	f.Float64("overcommit", 1, "how many times the cpus and the memory that there are is offered")
+	f.String("synthetic-ports", "", "ranges of ports to offer to frameworks that insist on some, such as 31000-32000; they are never a conflict")
+	f.Int("shards", 1, "as how many agents to appear, each with a part of what there is")
+	f.String("tls-cert", "", "the certificate that this agent shows to masters and clients (PEM); default: no TLS")
+	f.String("tls-key", "", "the certificate's key")
+	f.String("tls-ca", "", "who signs the certificates of masters; default: the system's authorities")
+	f.Bool("tls-require-client-cert", false, "take messages and requests only from those with a certificate by --tls-ca")
 	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
 	f.String("docker-config", "", "docker: the config.json with the registries' credentials; default: that of the docker command")
 	f.Bool("allow-privileged", false, "docker: let tasks have privileges over the engine's host")
-	f.Duration("keep", d.GC.Keep, "how long a stopped container is kept after its end is acknowledged")
+	f.Duration("keep-succeeded", d.GC.Keep[gc.Succeeded], "how long the container of a task that succeeded is kept after its end")
+	f.Duration("keep-failed", d.GC.Keep[gc.Failed], "how long that of a task that failed is kept")
+	f.Duration("keep-killed", d.GC.Keep[gc.Killed], "how long that of a task that was killed is kept")
+	f.Int("gc-pace", 1, "after the removal of a container none begins for so many times what it took; 0: at once")
+	f.Duration("keep-logs", 24*time.Hour, "how long logs are kept in --work-dir after their container is removed; 0: not at all")
+	f.Duration("orphan-grace", d.OrphanGrace, "a container of this agent's that belongs to no task is stopped after this")
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
@@ -153,11 +173,19 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 		owner: task.Owner{Cluster: name, Agent: v.GetString("name")}, hostname: hostname(v), consul: v.GetString("consul"), log: log,
 		core: agent.DefaultConfig(), workers: 16 + v.GetInt("launches"),
 	}
+	r.flags = map[string]string{}
+	for _, key := range v.AllKeys() {
+		r.flags[strings.ReplaceAll(key, "-", "_")] = v.GetString(key)
+	}
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
 	if r.fetch.dir, r.fetch.cache = v.GetString("fetcher-cache-dir"), v.GetInt64("fetcher-cache-size")<<20; r.fetch.cache <= 0 {
 		return nil, exit(exitUsage, "--fetcher-cache-size is %d; it must be above 0", v.GetInt64("fetcher-cache-size"))
 	}
-	r.core.GC = gc.Policy{Keep: v.GetDuration("keep"), MaxKept: v.GetInt("max-kept")}
+	r.core.GC = gc.Policy{
+		Keep:    [3]time.Duration{gc.Succeeded: v.GetDuration("keep-succeeded"), gc.Failed: v.GetDuration("keep-failed"), gc.Killed: v.GetDuration("keep-killed")},
+		MaxKept: v.GetInt("max-kept"), Pace: v.GetInt("gc-pace"),
+	}
+	r.core.OrphanGrace, r.keepLogs = v.GetDuration("orphan-grace"), v.GetDuration("keep-logs")
 	if text := v.GetString("resources"); text != "" {
 		if r.resources, err = resources.Parse(text); err != nil {
 			return nil, exit(exitUsage, "--resources: %w", err)
@@ -169,8 +197,26 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 	if r.attrs, err = parseAttributes(v.GetString("attributes")); err != nil {
 		return nil, err
 	}
+	if err := r.shape(v); err != nil {
+		return nil, err
+	}
 	r.provider, err = backend(v, name, log)
 	return r, err
+}
+
+// shape reads as what the agent appears.
+func (r *agentRole) shape(v *viper.Viper) (err error) {
+	if r.ports, err = parsePorts(v.GetString("synthetic-ports")); err != nil {
+		return err
+	}
+	if r.domain, err = parseDomain(v.GetString("domain")); err != nil {
+		return err
+	}
+	if r.overcommit, err = resources.FromFloat(v.GetFloat64("overcommit")); err != nil || r.overcommit <= 0 || r.overcommit > resources.Whole(1000) {
+		return exit(exitUsage, "--overcommit is %v; it must be above 0 and at most 1000", v.GetFloat64("overcommit"))
+	}
+	r.tls, err = readTLS(v.GetString("tls-cert"), v.GetString("tls-key"), v.GetString("tls-ca"), v.GetBool("tls-require-client-cert"))
+	return err
 }
 
 // backend makes the provider that --provider names.
@@ -290,7 +336,7 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := upStores(dir, m, a, s); err != nil {
+	if err := upStores(dir, v.GetInt("shards"), m, a, s); err != nil {
 		return err
 	}
 	a.fetch.within(dir)
@@ -324,11 +370,11 @@ func upAddresses(v *viper.Viper, m *masterRole, a *agentRole, s *marathonRole) e
 	return nil
 }
 
-func upStores(dir string, m *masterRole, a *agentRole, s *marathonRole) (err error) {
+func upStores(dir string, shards int, m *masterRole, a *agentRole, s *marathonRole) (err error) {
 	if m.store, err = openStore(dir, "master"); err != nil {
 		return err
 	}
-	if a.store, err = openStore(dir, "agent"); err != nil {
+	if err = a.openShards(dir, shards); err != nil {
 		return err
 	}
 	s.store, err = openStore(dir, "marathon")

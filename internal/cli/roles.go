@@ -5,15 +5,20 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mesopool/mesopool/agent"
 	agentapi "github.com/mesopool/mesopool/agent/api"
+	"github.com/mesopool/mesopool/agent/archive"
+	"github.com/mesopool/mesopool/agent/fetch"
 	"github.com/mesopool/mesopool/consul"
 	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
@@ -93,26 +98,39 @@ const recheck = 10 * time.Second
 
 // agentRole is a virtual agent with all it needs.
 type agentRole struct {
-	owner     task.Owner
-	hostname  string
-	at        *address
-	master    *detect.Detector
-	secret    *crammd5.Credential // nil: none is wanted
-	provider  provider.Provider
-	resources resources.Resources // nil: what the provider has
-	attrs     []*mesosv1.Attribute
-	store     store.Store
-	core      agent.Config
-	shutdown  link.ShutdownPolicy
-	workers   int
-	fetch     fetching
-	consul    string
-	log       *slog.Logger
+	owner      task.Owner
+	hostname   string
+	at         *address
+	master     *detect.Detector
+	secret     *crammd5.Credential // nil: none is wanted
+	provider   provider.Provider
+	resources  resources.Resources // nil: what the provider has
+	ports      resources.Resources // that are offered and never a conflict
+	overcommit resources.Milli     // 1000: what there is
+	attrs      []*mesosv1.Attribute
+	domain     *mesosv1.DomainInfo
+	tls        *peerTLS
+	stores     []store.Store // one for each shard
+	core       agent.Config
+	shutdown   link.ShutdownPolicy
+	keepLogs   time.Duration
+	logs       *archive.Folder   // nil: logs go with their containers
+	toldAll    atomic.Int32      // the shards that have told all that they knew
+	flags      map[string]string // what it was started with, for its pages
+	workers    int
+	fetch      fetching
+	files      *fetch.Fetcher
+	consul     string
+	log        *slog.Logger
 }
 
 func (r *agentRole) run(ctx context.Context) error {
-	defer r.store.Close()
+	for _, st := range r.stores {
+		defer st.Close()
+	}
 	defer r.master.Close()
+	logged := &agentapi.LogBuffer{}
+	r.log = slog.New(slog.NewMultiHandler(r.log.Handler(), slog.NewTextHandler(logged, &slog.HandlerOptions{Level: verbosity})))
 	pool, err := r.capacity(ctx)
 	if err != nil {
 		return err
@@ -120,63 +138,60 @@ func (r *agentRole) run(ctx context.Context) error {
 	if err := link.CheckTotal(pool); err != nil {
 		return exit(exitUsage, "--resources: %w", err)
 	}
-	files, clear, err := r.fetch.open()
-	if err != nil {
+	var clear func()
+	if r.files, clear, err = r.fetch.open(); err != nil {
 		return err
 	}
 	defer clear()
 	g, ctx := errgroup.WithContext(ctx)
-	registry := r.registry(ctx, g)
-	r.core.Owner, r.core.NewUUID = r.owner, uuid.New
-	opt := agent.Options{Core: r.core, Provider: r.provider, Store: r.store, Fetcher: files, Log: r.log, Workers: r.workers}
-	if registry != nil {
-		opt.Registry = registry
-	}
-	run := agent.NewRunner(opt)
-	var l *link.Link
+	reg := r.registrar(ctx, g)
+	var shards []*shard
 	pages := &lateHandler{}
+	listener, dial := r.tls.wrap(r.at.listener)
 	node := libprocess.NewNode(libprocess.Config{
-		Listener: r.at.listener, Advertise: r.at.advertise, HTTP: pages, Exited: func(u libprocess.UPID) { l.Exited(u) }, ErrorLog: r.log,
+		Listener: listener, Dial: dial, Advertise: r.at.advertise, HTTP: pages, ErrorLog: r.log,
+		Exited: func(u libprocess.UPID) {
+			for _, s := range shards {
+				s.link.Exited(u)
+			}
+		},
 	})
-	self := node.UPID("slave(1)")
-	l = link.New(link.Config{
-		Node: node, Self: self, Master: r.master.UPID, Recheck: recheck, Credential: r.secret, Hostname: r.hostname, Resources: pool, Attributes: r.attrs,
-		Version: mesosVersion, Store: r.store, Log: r.log, RemoveVolume: r.volumeRemover(), Shutdown: r.shutdown,
-	})
-	if registry != nil {
-		registry.agentID = l.AgentID
+	shares := pool.Split(len(r.stores))
+	for i := range r.stores {
+		shards = append(shards, r.shard(i, node, shares[i], reg, logged))
 	}
-	pages.set(agentapi.New(agentapi.Config{
-		Runner: run, Provider: r.provider, ID: l.AgentID, PID: self.String(), Hostname: r.hostname, Version: mesosVersion,
-		Resources: pool, Started: time.Now(), Master: func() (string, bool) { m, ok := l.Master(); return m.String(), ok },
-	}))
-	r.log.Info("the agent listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "resources", pool.String())
+	pages.set(shardPages(shards))
+	r.log.Info("the agent listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "resources", pool.String(), "shards", len(shards))
 	g.Go(func() error { return node.Run(ctx) })
-	g.Go(func() error { return run.Run(ctx, l) })
-	g.Go(func() error { return l.Run(ctx, run) })
+	for _, s := range shards {
+		g.Go(func() error { return s.runner.Run(ctx, s.link) })
+		g.Go(func() error { return s.link.Run(ctx, s.runner) })
+	}
+	g.Go(func() error { r.resize(ctx, shards); return nil })
 	return g.Wait()
 }
 
 // volumeRemover removes persistent volumes; nil where the backend has none.
-func (r *agentRole) volumeRemover() func(ctx context.Context, role, id string) error {
+func (r *agentRole) volumeRemover(owner task.Owner) func(ctx context.Context, role, id string) error {
 	remover, ok := provider.As[provider.Volumes](r.provider)
 	if !ok {
 		return nil
 	}
 	return func(ctx context.Context, role, id string) error {
-		return remover.RemoveVolume(ctx, r.owner, provider.VolumeName(r.owner, role, id))
+		return remover.RemoveVolume(ctx, owner, provider.VolumeName(owner, role, id))
 	}
 }
 
-// capacity asks the provider what there is, until it answers.
+// capacity is what there is to offer: what was configured, or what the provider
+// says once it answers, with what is added to either.
 func (r *agentRole) capacity(ctx context.Context) (resources.Resources, error) {
 	if r.resources != nil {
-		return r.resources, nil
+		return r.offered(r.resources), nil
 	}
 	for {
 		c, err := r.provider.Capacity(ctx)
 		if err == nil {
-			return c.Total.Resources(), nil
+			return r.offered(c.Total.Resources()), nil
 		}
 		r.log.Warn("the backend does not say what it has; trying again in 2s", "error", err)
 		select {
@@ -187,8 +202,36 @@ func (r *agentRole) capacity(ctx context.Context) (resources.Resources, error) {
 	}
 }
 
-// registry registers the agent and its tasks in Consul; nil without Consul.
-func (r *agentRole) registry(ctx context.Context, g *errgroup.Group) *registry {
+func (r *agentRole) offered(has resources.Resources) resources.Resources {
+	return has.Times(r.overcommit, "cpus", "mem").Add(r.ports...)
+}
+
+// between two looks at what the backend has
+const capacityEvery = time.Minute
+
+// resize follows a backend that grows or shrinks. Tasks stay whatever it says;
+// one that does not answer has what it had.
+func (r *agentRole) resize(ctx context.Context, shards []*shard) {
+	for r.resources == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(capacityEvery):
+		}
+		c, err := r.provider.Capacity(ctx)
+		pool := r.offered(c.Total.Resources())
+		if err != nil || len(c.Total) == 0 || link.CheckTotal(pool) != nil {
+			continue
+		}
+		for i, share := range pool.Split(len(shards)) {
+			shards[i].link.SetTotal(share)
+		}
+	}
+}
+
+// registrar registers the agent in Consul, and through registries its tasks; nil
+// without Consul.
+func (r *agentRole) registrar(ctx context.Context, g *errgroup.Group) *consul.Registrar {
 	if r.consul == "" {
 		return nil
 	}
@@ -201,14 +244,15 @@ func (r *agentRole) registry(ctx context.Context, g *errgroup.Group) *registry {
 		Name: "mesos-agent", Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/health", Version: Version,
 	}, r.owner))
 	g.Go(func() error { return reg.Run(ctx) })
-	return &registry{reg: reg, owner: r.owner}
+	return reg
 }
 
-// registry is the agent's registry in Consul.
+// registry is an agent's registry in Consul.
 type registry struct {
 	reg     *consul.Registrar
 	owner   task.Owner
 	agentID func() string
+	known   func() // says that this agent has told all that it knew
 }
 
 // Announce implements agent.Registry.
@@ -224,7 +268,7 @@ func (r *registry) Withdraw(ctx context.Context, key task.Key) error {
 }
 
 // AllKnown implements agent.Registry.
-func (r *registry) AllKnown() { r.reg.Synced() }
+func (r *registry) AllKnown() { r.known() }
 
 // lateHandler serves once it is set; the node needs it before the rest exists.
 type lateHandler struct{ h http.Handler }
@@ -295,7 +339,8 @@ func (r *marathonRole) framework(id string) *mesosv1.FrameworkInfo {
 	return f
 }
 
-// parseAttributes reads Mesos' flag form: "rack:a;zone:b".
+// parseAttributes reads Mesos' flag form, "rack:a;zone:b;slots:4": what is a
+// number is a scalar, all else text (common/attributes.cpp, parse).
 func parseAttributes(text string) ([]*mesosv1.Attribute, error) {
 	var out []*mesosv1.Attribute
 	for part := range strings.SplitSeq(text, ";") {
@@ -306,6 +351,10 @@ func parseAttributes(text string) ([]*mesosv1.Attribute, error) {
 		name, value, ok := strings.Cut(part, ":")
 		if !ok || name == "" {
 			return nil, exit(exitUsage, "--attributes has %q; it must be name:value, as in rack:a;zone:b", part)
+		}
+		if n, err := strconv.ParseFloat(value, 64); err == nil && !math.IsNaN(n) && !math.IsInf(n, 0) {
+			out = append(out, &mesosv1.Attribute{Name: &name, Type: mesosv1.Value_SCALAR.Enum(), Scalar: &mesosv1.Value_Scalar{Value: &n}})
+			continue
 		}
 		out = append(out, &mesosv1.Attribute{Name: &name, Type: mesosv1.Value_TEXT.Enum(), Text: &mesosv1.Value_Text{Value: &value}})
 	}

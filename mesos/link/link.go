@@ -36,7 +36,8 @@ type Config struct {
 	Hostname   string
 	Resources  resources.Resources
 	Attributes []*mesosv1.Attribute
-	Version    string // SemVer of the Mesos that is spoken, such as 1.11.0
+	Domain     *mesosv1.DomainInfo // nil: none; only for masters that have one themselves
+	Version    string              // SemVer of the Mesos that is spoken, such as 1.11.0
 	Store      store.Store
 	Backoff    time.Duration // --registration_backoff_factor; 0: 1s
 	Credential *crammd5.Credential
@@ -64,8 +65,9 @@ type Link struct {
 	events chan any
 
 	mu         sync.Mutex
-	version    []byte          // resource version, new at every registration
-	master     libprocess.UPID // zero while none is known
+	told       resources.Resources // the total of the last registration
+	version    []byte              // resource version, new at every registration
+	master     libprocess.UPID     // zero while none is known
 	id         string
 	registered bool
 	lastPing   time.Time
@@ -132,6 +134,21 @@ func (l *Link) Master() (libprocess.UPID, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.master, l.registered
+}
+
+// SetTotal changes what the agent has. A master learns it from a registration
+// (master.cpp, ___reregisterSlave); tasks stay, whatever the total.
+func (l *Link) SetTotal(total resources.Resources) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg.Resources = total
+}
+
+// outgrown says that the total is another one than the master was told.
+func (l *Link) outgrown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.told.Equal(l.cfg.Resources)
 }
 
 // Run finds the master, registers, and stays registered until ctx ends. It
@@ -316,6 +333,9 @@ func (l *Link) stay(ctx context.Context, master libprocess.UPID) (string, error)
 		case <-check.C:
 			if quiet := l.quiet(); quiet > 0 {
 				return fmt.Sprintf("the master has not pinged for %s", quiet.Round(time.Second)), nil
+			}
+			if l.outgrown() {
+				return "the agent's resources have changed", nil
 			}
 		case e := <-l.events:
 			switch e := e.(type) {

@@ -378,3 +378,26 @@ func TestTasksOnReservedResources(t *testing.T) {
 		t.Errorf("launch: %+v", got.Spec.Key)
 	}
 }
+
+// A total that changes is told by registering again; nothing is said to tasks,
+// and what is reserved stays in it.
+func TestTotalChangesWhileRunning(t *testing.T) {
+	e := withDisk(t)
+	e.apply("r", reserve(diskOf(600, "")))
+	e.finished("r")
+	smaller, err := resources.Parse("cpus:1;mem:100;disk:10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.link.SetTotal(smaller)
+	input[agent.Parted](e)
+	m, _ := expect(e.master, &messages.ReregisterSlaveMessage{})
+	total, err := convert.Resources(m.Slave.Resources)
+	if err != nil || total.Amount("cpus") != 1000 || total.Amount("disk") != resources.Whole(600) {
+		t.Errorf("total %v, %v", total, err)
+	}
+	e.send(&messages.SlaveReregisteredMessage{SlaveId: m.Slave.Id})
+	input[agent.Joined](e)
+	e.link.SetTotal(smaller)
+	e.noInput()
+}

@@ -136,8 +136,8 @@ func (l *Link) admitted(id string, c *messages.MasterSlaveConnection, missing []
 	if first {
 		l.log.Info("registered", "agent", id, "master", master.String())
 	}
-	l.agent.Put(agent.Joined{Missing: missing})
 	l.sayAll()
+	l.agent.Put(agent.Joined{Missing: missing})
 	l.post(eventRegistered{})
 }
 

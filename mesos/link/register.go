@@ -47,12 +47,15 @@ func CheckTotal(total resources.Resources) error {
 func (l *Link) info() *mesosv1.AgentInfo {
 	return &mesosv1.AgentInfo{
 		Hostname: &l.cfg.Hostname, Port: new(int32(l.cfg.Self.Addr.Port())), Checkpoint: new(true),
-		Resources: convert.ResourcesTo(l.Total(), convert.Role), Attributes: l.cfg.Attributes,
+		Resources: convert.ResourcesTo(l.Total(), convert.Role), Attributes: l.cfg.Attributes, Domain: l.cfg.Domain,
 	}
 }
 
 // sendRegistration registers a new agent, or an old one with all that it runs.
 func (l *Link) sendRegistration(ctx context.Context) error {
+	l.mu.Lock()
+	l.told = l.cfg.Resources
+	l.mu.Unlock()
 	version, kept := &mesosv1.UUID{Value: l.resourceVersion()}, convert.CheckpointedTo(l.checkpointed())
 	id := l.AgentID()
 	if id == "" {
@@ -92,7 +95,7 @@ func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string
 		m.Frameworks = append(m.Frameworks, info)
 	}
 	for i := range roster.Tasks {
-		t, err := taskMessage(&roster.Tasks[i], id)
+		t, err := TaskMessage(&roster.Tasks[i], id)
 		if err != nil {
 			return err
 		}
@@ -103,11 +106,11 @@ func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string
 	return nil
 }
 
-// taskMessage writes a task as a master keeps it; nil for one that never had
+// TaskMessage writes a task as a master keeps it; nil for one that never had
 // resources here, of which only the updates are left. The executor ID of a
 // command task stays unset, and the two status_update fields are both set or
 // both not.
-func taskMessage(t *agent.Task, id string) (*mesosv1.Task, error) {
+func TaskMessage(t *agent.Task, id string) (*mesosv1.Task, error) {
 	if len(t.Spec.Origin) == 0 {
 		return nil, nil
 	}
@@ -143,4 +146,13 @@ func lastTold(t *agent.Task) *task.Status {
 		return &t.History[n-1]
 	}
 	return nil
+}
+
+// CapabilityNames lists what the agent claims, for pages.
+func CapabilityNames() []string {
+	var out []string
+	for _, c := range capabilities() {
+		out = append(out, c.GetType().String())
+	}
+	return out
 }
