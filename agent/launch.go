@@ -29,6 +29,12 @@ func noFetch(o *Options) string {
 // container that was created comes back along with the error.
 func (r *Runner) launch(ctx context.Context, call Call) (provider.Container, error) {
 	p, owner, s := r.opt.Provider, r.opt.Core.Owner, *call.Spec
+	if pods, ok := provider.As[provider.Pods](p); ok && s.HoldsPod() {
+		var err error
+		if s, err = pods.Pod(ctx, s); err != nil {
+			return provider.Container{}, err
+		}
+	}
 	if len(s.Fetch) == 0 {
 		return p.Launch(ctx, owner, call.Name, s)
 	}

@@ -67,6 +67,7 @@ func (c *Core) observe(now time.Time, r *row, k provider.Container, fx []Effect)
 		k.Addresses, k.Network = r.Container.Addresses, r.Container.Network
 	}
 	r.Container = k
+	c.shareAddress(r)
 	fx = c.advance(now, r, fx)
 	if r.State.Rank() >= task.Running.Rank() { // it is large, and only that update carries it
 		r.Container.Raw = nil
@@ -285,7 +286,8 @@ type Task struct {
 type Roster struct {
 	Frameworks []Framework
 	Tasks      []Task
-	Kept       int // stopped containers that wait for their removal
+	Executors  []*task.Spec // of the pods that have tasks: the containers that hold their networks
+	Kept       int          // stopped containers that wait for their removal
 	Orphans    int
 	Drain      *DrainConfig // nil: not draining
 }
@@ -293,10 +295,14 @@ type Roster struct {
 // Roster lists all tasks, oldest first. The contents must not be changed.
 func (c *Core) Roster() Roster {
 	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain}
-	used := map[string]bool{}
+	used, pods := map[string]bool{}, map[*row]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {
 			continue
+		}
+		if pod := c.pod(r); pod != nil && !pods[pod] {
+			pods[pod] = true
+			out.Executors = append(out.Executors, &pod.Spec)
 		}
 		t := Task{Spec: &r.Spec, Name: r.Name, State: r.State, History: r.History, Container: r.Container}
 		if len(r.Pending) > 0 {

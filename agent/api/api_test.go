@@ -70,6 +70,8 @@ type link struct{}
 
 func (link) Report(agent.Report) {}
 
+func (link) ExecutorGone(agent.ExecutorGone) {}
+
 type env struct {
 	t      *testing.T
 	server *httptest.Server

@@ -1,12 +1,15 @@
 package convert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/resources"
@@ -41,6 +44,38 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	}
 	s.MaxCompletion = time.Duration(t.GetMaxCompletionTime().GetNanoseconds())
 	return s, nil
+}
+
+// GroupTask reads what a task of a group should be. Its network is the pod's.
+func GroupTask(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
+	own := proto.CloneOf(t)
+	own.Executor = nil
+	s, err := Spec(framework, own)
+	s.Pod = t.GetExecutor().GetExecutorId().GetValue()
+	s.Network = task.Network{}
+	if err == nil && s.Hostname != "" {
+		err = errors.New("a task of a group has the host name of its executor; give that one the name " + s.Hostname)
+	}
+	return s, err
+}
+
+// Pod reads what the container should be that holds the network of a default
+// executor's tasks.
+func Pod(framework string, e *mesosv1.ExecutorInfo) (task.Spec, error) {
+	id := e.GetExecutorId().GetValue()
+	s := task.Spec{Key: task.Key{Framework: framework, ID: task.PodID(id)}, Pod: id, Name: cmp.Or(e.GetName(), "pod"), Labels: Labels(e.GetLabels())}
+	if id == "" || e.GetType() != mesosv1.ExecutorInfo_DEFAULT {
+		return s, fmt.Errorf("task groups need the default executor (type DEFAULT); this one is %v", e.GetType())
+	}
+	var err error
+	if s.Resources, err = Resources(e.Resources); err != nil {
+		return s, fmt.Errorf("the executor's %w", err)
+	}
+	c := e.GetContainer()
+	if len(c.GetVolumes()) > 0 {
+		return s, errors.New("volumes of the executor are not supported by this agent; give them to the tasks")
+	}
+	return s, readContainer(&s, c)
 }
 
 func limits(in map[string]*mesosv1.Value_Scalar) (resources.Scalars, error) {

@@ -292,11 +292,11 @@ func TestRefusals(t *testing.T) {
 func TestRefusesGroups(t *testing.T) {
 	e := registered(t)
 	e.send(&messages.RunTaskGroupMessage{
-		Framework: frameworkInfo(), Executor: &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}},
+		Framework: frameworkInfo(), Executor: &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}, Type: mesosv1.ExecutorInfo_CUSTOM.Enum()},
 		TaskGroup: &mesosv1.TaskGroupInfo{Tasks: []*mesosv1.TaskInfo{runTask("a").Task, runTask("b").Task}},
 	})
 	for _, id := range []string{"a", "b"} {
-		if got := input[agent.Refuse](e); got.Key.ID != id || got.State != task.Failed || !strings.Contains(got.Message, "pods") {
+		if got := input[agent.Refuse](e); got.Key.ID != id || got.State != task.Failed || !strings.Contains(got.Message, "default executor") {
 			t.Errorf("refusal: %+v", got)
 		}
 	}
@@ -304,6 +304,38 @@ func TestRefusesGroups(t *testing.T) {
 	if exited.GetExecutorId().GetValue() != "pod" {
 		t.Errorf("the executor's end: %v", exited)
 	}
+}
+
+func TestRunsGroups(t *testing.T) {
+	e := registered(t)
+	executor := &mesosv1.ExecutorInfo{
+		ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}, Type: mesosv1.ExecutorInfo_DEFAULT.Enum(), Resources: runTask("x").Task.Resources,
+		Container: &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_MESOS.Enum(), NetworkInfos: []*mesosv1.NetworkInfo{{Name: new("dcn")}}},
+	}
+	m := &messages.RunTaskGroupMessage{Framework: frameworkInfo(), Executor: executor, TaskGroup: &mesosv1.TaskGroupInfo{}}
+	for _, id := range []string{"a", "b"} {
+		x := runTask(id).Task
+		x.Executor = executor
+		m.TaskGroup.Tasks = append(m.TaskGroup.Tasks, x)
+	}
+	e.send(m)
+	got := input[agent.LaunchGroup](e)
+	if len(got.Tasks) != 2 || got.Tasks[1].Key.ID != "b" || got.Tasks[1].Pod != "pod" || len(got.Tasks[1].Origin) == 0 || got.Framework.ID != "f1" {
+		t.Errorf("tasks: %+v", got.Tasks)
+	}
+	if p := got.Pod; !p.HoldsPod() || p.Pod != "pod" || p.Network.Name != "dcn" || len(p.Resources) == 0 || len(p.Origin) == 0 {
+		t.Errorf("pod: %+v", p)
+	}
+	m.TaskGroup.Tasks[1].Container = &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_MESOS.Enum(), Hostname: new("me")}
+	e.send(m)
+	for _, id := range []string{"a", "b"} {
+		if got := input[agent.Refuse](e); got.Key.ID != id || !strings.Contains(got.Message, "the task b of the group cannot be launched: a task of a group has the host name") {
+			t.Errorf("refusal: %+v", got)
+		}
+	}
+	expect(e.master, &messages.ExitedExecutorMessage{})
+	e.send(&messages.ShutdownExecutorMessage{FrameworkId: frameworkID, ExecutorId: executor.ExecutorId})
+	diff(t, "the executor's end", agent.ShutdownExecutor{Framework: "f1", Executor: "pod"}, input[agent.ShutdownExecutor](e))
 }
 
 func TestOrders(t *testing.T) {
