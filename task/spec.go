@@ -153,7 +153,10 @@ type HealthCheck struct {
 	Port     uint16        `json:",omitzero"`
 	Scheme   string        `json:",omitzero"` // http or https
 	Path     string        `json:",omitzero"`
+	IPv6     bool          `json:",omitzero"` // of the container's addresses, take one of these
 	Command  Command       `json:",omitzero"`
+	User     string        `json:",omitzero"` // who runs the command; "": the task's user
+	Env      []Label       `json:",omitzero"` // for the command, beside the task's
 	Delay    time.Duration `json:",omitzero"`
 	Interval time.Duration `json:",omitzero"`
 	Timeout  time.Duration `json:",omitzero"`
