@@ -59,6 +59,11 @@ func (r *Runner) launch(ctx context.Context, call Call) (provider.Container, err
 
 // fill puts the task's files into its container.
 func (r *Runner) fill(ctx context.Context, id string, s task.Spec) error {
+	if most := r.opt.Core.LaunchTimeout; most > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, most)
+		defer cancel()
+	}
 	files, err := r.opt.Fetcher.Fetch(ctx, s.Fetch, s.User)
 	if err != nil {
 		return err

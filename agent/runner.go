@@ -93,7 +93,7 @@ func NewRunner(opt Options) *Runner {
 		opt.Core.NoPods = "this agent's backend has no containers that share a network: launch the tasks one by one"
 	}
 	return &Runner{
-		opt: opt, log: opt.Log, calls: newCallQueue(), probe: probe,
+		opt: opt, log: opt.Log, calls: newCallQueue(opt.Workers), probe: probe,
 		inbox: loop.New[any](), stopped: make(chan struct{}),
 	}
 }

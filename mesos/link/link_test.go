@@ -475,6 +475,25 @@ func TestReregistrationIsValid(t *testing.T) {
 	}
 }
 
+// The tasks of a pod name its executor, which is listed.
+func TestReregistrationWithPods(t *testing.T) {
+	e := registered(t)
+	all := roster(t)
+	all.Tasks[1].Spec.Pod = "pod"
+	origin, err := proto.Marshal(&mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}, Type: mesosv1.ExecutorInfo_DEFAULT.Enum()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.Executors = []*task.Spec{{Key: task.Key{Framework: "f1", ID: task.PodID("pod")}, Pod: "pod", Origin: origin}}
+	e.setRoster(all)
+	e.sendAs("slave-observer(1)", &messages.PingSlaveMessage{Connected: new(false)})
+	m, _ := expect(e.master, &messages.ReregisterSlaveMessage{})
+	validate(t, m)
+	if len(m.ExecutorInfos) != 1 || m.Tasks[1].GetExecutorId().GetValue() != "pod" || m.Tasks[0].ExecutorId != nil {
+		t.Errorf("message: %v", m)
+	}
+}
+
 // validate does what a genuine master does (master/validation.cpp,
 // reregisterSlave; master.cpp, Slave::addTask, acknowledge).
 func validate(t *testing.T, m *messages.ReregisterSlaveMessage) {
@@ -486,6 +505,14 @@ func validate(t *testing.T, m *messages.ReregisterSlaveMessage) {
 		}
 		frameworks[f.GetId().GetValue()] = true
 	}
+	executors := map[string]bool{}
+	for _, x := range m.ExecutorInfos {
+		id := x.GetFrameworkId().GetValue() + "/" + x.GetExecutorId().GetValue()
+		if executors[id] || !frameworks[x.GetFrameworkId().GetValue()] {
+			t.Errorf("executor %q is listed twice, or its framework is not listed", id)
+		}
+		executors[id] = true
+	}
 	for _, x := range m.Tasks {
 		id := x.GetFrameworkId().GetValue() + "/" + x.GetTaskId().GetValue()
 		if tasks[id] || x.GetTaskId().GetValue() == "" {
@@ -495,7 +522,7 @@ func validate(t *testing.T, m *messages.ReregisterSlaveMessage) {
 		if !frameworks[x.GetFrameworkId().GetValue()] {
 			t.Errorf("task %s: its framework is not listed", id)
 		}
-		if x.GetAgentId().GetValue() != m.Slave.GetId().GetValue() || x.ExecutorId != nil || x.GetState() == mesosv1.TaskState_TASK_UNREACHABLE {
+		if x.GetAgentId().GetValue() != m.Slave.GetId().GetValue() || x.ExecutorId != nil && !executors[x.GetFrameworkId().GetValue()+"/"+x.ExecutorId.GetValue()] || x.GetState() == mesosv1.TaskState_TASK_UNREACHABLE {
 			t.Errorf("task %s: %v", id, x)
 		}
 		if (x.StatusUpdateState == nil) != (x.StatusUpdateUuid == nil) || x.StatusUpdateUuid != nil && len(x.StatusUpdateUuid) != 16 {
