@@ -9,12 +9,15 @@ import (
 )
 
 // callQueue holds the calls that no worker has taken. Stops and looks overtake
-// launches and removals, so that a mass launch never delays a kill.
+// launches and removals, and these never have all workers, so that neither a
+// mass launch nor a slow download delays a kill.
 type callQueue struct {
 	mu       sync.Mutex
 	ready    sync.Cond
 	urgent   []*job
 	later    []*job
+	most     int               // of the later ones under way at once
+	slow     int               // of them are under way
 	launches map[task.Key]*job // waiting or under way
 	closed   bool
 }
@@ -26,8 +29,10 @@ type job struct {
 	cancel context.CancelFunc
 }
 
-func newCallQueue() *callQueue {
-	q := &callQueue{launches: map[task.Key]*job{}}
+func (j *job) slow() bool { return j.Op == OpLaunch || j.Op == OpRemove }
+
+func newCallQueue(workers int) *callQueue {
+	q := &callQueue{launches: map[task.Key]*job{}, most: max(1, workers-workers/4)}
 	q.ready.L = &q.mu
 	return q
 }
@@ -40,7 +45,7 @@ func (q *callQueue) put(ctx context.Context, c Call) {
 		j.ctx, j.cancel = context.WithCancel(ctx)
 		q.launches[c.Key] = j
 	}
-	if c.Op == OpLaunch || c.Op == OpRemove {
+	if j.slow() {
 		q.later = append(q.later, j)
 	} else {
 		q.urgent = append(q.urgent, j)
@@ -57,8 +62,11 @@ func (q *callQueue) get() (*job, bool) {
 		if j, ok := pop(&q.urgent); ok {
 			return j, true
 		}
-		if j, ok := pop(&q.later); ok {
-			return j, true
+		if q.slow < q.most {
+			if j, ok := pop(&q.later); ok {
+				q.slow++
+				return j, true
+			}
 		}
 		q.ready.Wait()
 	}
@@ -69,6 +77,10 @@ func (q *callQueue) done(j *job) {
 	j.cancel()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if j.slow() {
+		q.slow--
+		q.ready.Signal()
+	}
 	if q.launches[j.Key] == j {
 		delete(q.launches, j.Key)
 	}

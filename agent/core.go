@@ -19,6 +19,7 @@ type Config struct {
 	LaunchRetry   time.Duration    // so does one that fails with an answer each time, after this; 0: LaunchTimeout
 	NoExec        bool             // the backend runs no further commands in a container
 	NoFetch       string           // why URIs cannot be fetched here; "": they can
+	NoPods        string           // why tasks cannot share a network here; "": they can
 	OrphanGrace   time.Duration    // a container of ours without a record is stopped after this
 	RetryMin      time.Duration    // first pause between tries of a call, doubled up to RetryMax
 	RetryMax      time.Duration
@@ -41,6 +42,7 @@ func DefaultConfig() Config {
 type Core struct {
 	cfg        Config
 	tasks      map[task.Key]*row
+	pods       map[task.Key][]*row // tasks by framework and executor
 	frameworks map[string]*framework
 	orphans    map[string]*row // by container ID: ours by label, without a record
 	gc         gc.Queue
@@ -86,6 +88,8 @@ type row struct {
 	check    *checker  // nil before the container is up, or without a health check
 	checkAt  time.Time // of the next probe
 
+	last string // what the last status said, for a row that is silent
+
 	watching bool      // checks without consequences have begun
 	watchAt  time.Time // of the next one
 }
@@ -93,7 +97,7 @@ type row struct {
 // NewCore returns a core without tasks.
 func NewCore(cfg Config) *Core {
 	return &Core{
-		cfg: cfg, tasks: map[task.Key]*row{}, frameworks: map[string]*framework{},
+		cfg: cfg, tasks: map[task.Key]*row{}, pods: map[task.Key][]*row{}, frameworks: map[string]*framework{},
 		orphans: map[string]*row{}, kept: map[string]kept{}, refusals: map[task.Reason]uint64{},
 	}
 }
@@ -105,6 +109,10 @@ func (c *Core) Step(now time.Time, in Input, fx []Effect) []Effect {
 		return c.recover(now, in, fx)
 	case Launch:
 		return c.launch(now, in, fx)
+	case LaunchGroup:
+		return c.launchGroup(now, in, fx)
+	case ShutdownExecutor:
+		return c.shutdownExecutor(now, in, fx)
 	case Refuse:
 		return c.refuse(now, in, fx)
 	case Kill:
@@ -209,6 +217,7 @@ func (c *Core) partitionAware(id string) bool {
 
 func (c *Core) add(r *row) {
 	c.tasks[r.key] = r
+	c.joinPod(r)
 	if f := c.frameworks[r.key.Framework]; f != nil {
 		f.tasks++
 	}
@@ -217,6 +226,7 @@ func (c *Core) add(r *row) {
 // drop forgets a task and, with its last one, the framework.
 func (c *Core) drop(r *row, fx []Effect) []Effect {
 	delete(c.tasks, r.key)
+	c.partPod(r)
 	r.sleep()
 	fx = c.endDrain(append(fx, Save{Key: r.key}))
 	f := c.frameworks[r.key.Framework]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/task"
@@ -78,17 +79,19 @@ func checkAddress(r *row, h *task.HealthCheck) string {
 	if h.Type == task.CheckCommand {
 		return ""
 	}
-	if ip := net.ParseIP(k.PublishIP); ip != nil && !ip.IsUnspecified() {
+	if ip := net.ParseIP(k.PublishIP); !h.IPv6 && ip != nil && !ip.IsUnspecified() {
 		for _, p := range k.Ports {
 			if p.Container == h.Port && p.Host != 0 && p.Protocol != "udp" {
 				return net.JoinHostPort(k.PublishIP, strconv.Itoa(int(p.Host)))
 			}
 		}
 	}
-	if len(k.Addresses) == 0 {
-		return ""
+	for _, a := range k.Addresses {
+		if !h.IPv6 || strings.Contains(a, ":") {
+			return net.JoinHostPort(a, strconv.Itoa(int(h.Port)))
+		}
 	}
-	return net.JoinHostPort(k.Addresses[0], strconv.Itoa(int(h.Port)))
+	return ""
 }
 
 func (c *Core) probed(now time.Time, in Probed, fx []Effect) []Effect {

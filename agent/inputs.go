@@ -35,6 +35,18 @@ type (
 		Spec      task.Spec
 	}
 
+	// LaunchGroup asks for tasks that share a network, all or none. Pod is the
+	// container that holds it, with the executor's ID as its Pod; one that runs
+	// already takes the tasks in. Asking again changes nothing.
+	LaunchGroup struct {
+		Framework Framework
+		Pod       task.Spec
+		Tasks     []task.Spec
+	}
+
+	// ShutdownExecutor ends all tasks of a pod.
+	ShutdownExecutor struct{ Framework, Executor string }
+
 	// Refuse tells the core that a task cannot be launched here and why; it
 	// ends as State at once.
 	Refuse struct {
@@ -106,6 +118,8 @@ type Missing struct {
 
 func (Recover) input()           {}
 func (Launch) input()            {}
+func (LaunchGroup) input()       {}
+func (ShutdownExecutor) input()  {}
 func (Refuse) input()            {}
 func (Kill) input()              {}
 func (Ack) input()               {}
@@ -172,10 +186,14 @@ type (
 	// Report sends a status update to the master. Latest is the task's newest
 	// state, which may be ahead of the update in the queue.
 	Report struct {
-		Key    task.Key
-		Status task.Status
-		Latest task.State
+		Key      task.Key
+		Executor string // the pod's; "" for a task on its own
+		Status   task.Status
+		Latest   task.State
 	}
+
+	// ExecutorGone says that a pod has ended, or never began.
+	ExecutorGone struct{ Framework, Executor string }
 
 	// Save makes a task's record durable; a nil Record deletes it. Spec says
 	// that the specification is new as well.
@@ -214,6 +232,7 @@ func (Call) effect()          {}
 func (Cancel) effect()        {}
 func (Probe) effect()         {}
 func (Report) effect()        {}
+func (ExecutorGone) effect()  {}
 func (Save) effect()          {}
 func (SaveFramework) effect() {}
 func (SaveDrain) effect()     {}
@@ -228,6 +247,8 @@ type Cause string
 const (
 	CauseMaxCompletion Cause = "max completion time"
 	CauseUnhealthy     Cause = "unhealthy"
+	CauseGroup         Cause = "group" // another task of the group has failed
+	CausePod           Cause = "pod"   // the pod's network is gone
 )
 
 // Record is what must survive a restart of the agent.

@@ -29,6 +29,12 @@ func noFetch(o *Options) string {
 // container that was created comes back along with the error.
 func (r *Runner) launch(ctx context.Context, call Call) (provider.Container, error) {
 	p, owner, s := r.opt.Provider, r.opt.Core.Owner, *call.Spec
+	if pods, ok := provider.As[provider.Pods](p); ok && s.HoldsPod() {
+		var err error
+		if s, err = pods.Pod(ctx, s); err != nil {
+			return provider.Container{}, err
+		}
+	}
 	if len(s.Fetch) == 0 {
 		return p.Launch(ctx, owner, call.Name, s)
 	}
@@ -53,6 +59,11 @@ func (r *Runner) launch(ctx context.Context, call Call) (provider.Container, err
 
 // fill puts the task's files into its container.
 func (r *Runner) fill(ctx context.Context, id string, s task.Spec) error {
+	if most := r.opt.Core.LaunchTimeout; most > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, most)
+		defer cancel()
+	}
 	files, err := r.opt.Fetcher.Fetch(ctx, s.Fetch, s.User)
 	if err != nil {
 		return err

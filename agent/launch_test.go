@@ -160,6 +160,38 @@ func TestAKillEndsAFetch(t *testing.T) {
 	})
 }
 
+// Fetches that take their time delay no kill, and end with the launch's time.
+func TestSlowFetchesDelayNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, m := memory.New(memory.Config{}), newMaster(t)
+		o := Options{Core: coreConfig(), Provider: p, Store: store.NewMemory(), Workers: 4, Fetcher: files(func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})}
+		r := run(o, m)
+		r.launch("t0")
+		time.Sleep(time.Second)
+		for _, id := range ids(20)[10:] {
+			r.fetching(id)
+		}
+		time.Sleep(time.Second)
+		r.kill("t0")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := m.history("t0"); got != "STARTING RUNNING KILLING KILLED" {
+			t.Errorf("t0: %s", got)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		for _, id := range ids(20)[10:] {
+			if got := m.history(id); !strings.HasSuffix(got, " FAILED") {
+				t.Errorf("%s: %s", id, got)
+			}
+		}
+		r.stop(t)
+	})
+}
+
 // TestARestartFetchesAgain: an agent that dies while a task's files are fetched
 // finds the container by its name and begins anew.
 func TestARestartFetchesAgain(t *testing.T) {
@@ -230,7 +262,7 @@ func TestFetchOnEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := coreConfig()
-	cfg.Owner, cfg.GC.Keep = task.Owner{Cluster: e.name, Agent: "dc-1"}, 0
+	cfg.Owner, cfg.GC.Keep = task.Owner{Cluster: e.name, Agent: "dc-1"}, [3]time.Duration{}
 	m := newMaster(t)
 	r := run(Options{Core: cfg, Provider: limit.New(e.provider(), limit.Options{}), Store: store.NewMemory(), Fetcher: f}, m)
 	s := e.spec("t0")

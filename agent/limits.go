@@ -37,6 +37,12 @@ func (r *row) caused(s task.Status) task.Status {
 		if s.State == task.Killed {
 			s.State = task.Failed
 		}
+	case CauseGroup:
+	case CausePod:
+		s.Reason = task.ReasonExecutorTerminated
+		if s.State == task.Killed {
+			s.State = task.Failed
+		}
 	case CauseUnhealthy:
 		s.Healthy = new(false)
 	default:

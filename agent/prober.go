@@ -137,7 +137,7 @@ func (q *prober) command(ctx context.Context, p Probe) (*int32, error) {
 	}
 	answer, out := make(chan result, 1), &head{most: 200}
 	go func() {
-		code, err := q.exec.Exec(ctx, p.ID, provider.ExecOptions{Argv: argv(p.Check.Command), Stdout: out, Stderr: out})
+		code, err := q.exec.Exec(ctx, p.ID, provider.ExecOptions{Argv: argv(p.Check.Command), User: p.Check.User, Env: env(p.Check.Env), Stdout: out, Stderr: out})
 		answer <- result{code, err}
 	}()
 	select {
@@ -163,6 +163,13 @@ func argv(c task.Command) []string {
 		return c.Args
 	}
 	return append([]string{c.Value}, c.Args...)
+}
+
+func env(list []task.Label) (out []string) {
+	for _, v := range list {
+		out = append(out, v.Key+"="+v.Value)
+	}
+	return out
 }
 
 // head keeps the beginning of what is written.

@@ -21,6 +21,10 @@ type Link interface {
 	// Report sends an update. It never blocks; a report may be lost or sent
 	// twice, the core sends it again until it is acknowledged.
 	Report(Report)
+
+	// ExecutorGone tells that a pod has ended. It never blocks and may be lost: a
+	// re-registration tells which there are.
+	ExecutorGone(ExecutorGone)
 }
 
 // Registry is told which tasks can be reached. A nil Registry is not told.
@@ -92,8 +96,11 @@ func NewRunner(opt Options) *Runner {
 	probe := newProber(opt.Provider)
 	opt.Core.NoExec = opt.Core.NoExec || probe.exec == nil
 	opt.Core.NoFetch = noFetch(&opt)
+	if _, ok := provider.As[provider.Pods](opt.Provider); !ok && opt.Core.NoPods == "" {
+		opt.Core.NoPods = "this agent's backend has no containers that share a network: launch the tasks one by one"
+	}
 	return &Runner{
-		opt: opt, log: opt.Log, calls: newCallQueue(), probe: probe,
+		opt: opt, log: opt.Log, calls: newCallQueue(opt.Workers), probe: probe,
 		inbox: loop.New[any](), stopped: make(chan struct{}),
 	}
 }
@@ -202,6 +209,10 @@ func (r *Runner) dispatch(ctx context.Context, e Effect) {
 		r.log.Debug("report", "task", e.Key, "state", e.Status.State, "message", e.Status.Message)
 		if r.link != nil {
 			r.link.Report(e)
+		}
+	case ExecutorGone:
+		if r.link != nil {
+			r.link.ExecutorGone(e)
 		}
 	case Call:
 		r.calls.put(ctx, e)

@@ -62,6 +62,7 @@ type master struct {
 	heard  map[task.UUID]bool
 	states map[string][]task.State
 	last   map[string]task.Status
+	gone   []string // executors
 }
 
 func newMaster(t *testing.T) *master {
@@ -79,6 +80,12 @@ func (m *master) Report(r Report) {
 	if !m.deaf {
 		m.runner.Put(Ack{Key: r.Key, UUID: r.Status.UUID})
 	}
+}
+
+func (m *master) ExecutorGone(e ExecutorGone) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone = append(m.gone, e.Executor)
 }
 
 func (m *master) with(r *Runner) {

@@ -69,6 +69,7 @@ func (c *Core) observe(now time.Time, r *row, k provider.Container, fx []Effect)
 		k.Addresses, k.Network = r.Container.Addresses, r.Container.Network
 	}
 	r.Container = k
+	c.shareAddress(r)
 	fx = c.advance(now, r, fx)
 	if r.State.Rank() >= task.Running.Rank() { // it is large, and only that update carries it
 		r.Container.Raw = nil
@@ -288,8 +289,9 @@ type Task struct {
 type Roster struct {
 	Frameworks []Framework
 	Tasks      []Task
-	Ending     int // tasks of frameworks that are gone, which are being killed
-	Kept       int // stopped containers that wait for their removal
+	Executors  []*task.Spec // of the pods that have tasks: the containers that hold their networks
+	Ending     int          // tasks of frameworks that are gone, which are being killed
+	Kept       int          // stopped containers that wait for their removal
 	Orphans    int
 	Drain      *DrainConfig           // nil: not draining
 	Completed  []Completed            // the last ones that were forgotten since the start, oldest first
@@ -335,11 +337,15 @@ func (r *row) task() Task {
 // Roster lists all tasks, oldest first. The contents must not be changed.
 func (c *Core) Roster() Roster {
 	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain, Completed: slices.Clone(c.completed), Ended: c.endings, Refused: maps.Clone(c.refusals)}
-	used := map[string]bool{}
+	used, pods := map[string]bool{}, map[*row]bool{}
 	for _, r := range c.sorted() {
 		if r.Silent {
 			out.Ending++
 			continue
+		}
+		if pod := c.pod(r); pod != nil && !pods[pod] {
+			pods[pod] = true
+			out.Executors = append(out.Executors, &pod.Spec)
 		}
 		out.Tasks = append(out.Tasks, r.task())
 		if f := c.frameworks[r.key.Framework]; f != nil && !used[f.ID] {

@@ -19,6 +19,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		fx = c.announceAgain(r, fx)
 		fx = c.resend(now, r, fx)
 	}
+	fx = c.recoverPods(now, fx)
 	c.drain = in.Drain
 	return c.endDrain(fx)
 }
@@ -26,7 +27,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 // announceAgain: the registry may still list the task from before the restart,
 // so a stop must withdraw it even before the watch has told anything.
 func (c *Core) announceAgain(r *row, fx []Effect) []Effect {
-	if r.State != task.Running || r.Stop || r.Container.ID == "" {
+	if r.State != task.Running || r.Stop || r.Container.ID == "" || r.Spec.HoldsPod() {
 		return fx
 	}
 	r.announced = true
@@ -50,14 +51,20 @@ func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {
 		}, fx)
 	}
 	_, fx = c.framework(in.Framework, fx)
-	r := &row{key: key, Record: Record{
-		Spec: in.Spec, Name: ContainerName(c.cfg.Owner.Cluster, key, in.Spec.Name), State: task.Staging, Since: now, Tried: true,
-	}}
-	c.add(r)
-	c.limit(r)
-	fx = append(fx, Save{Key: key, Record: &r.Record, Spec: true})
+	r, fx := c.begin(now, in.Spec, fx)
 	fx = c.update(now, r, task.Status{State: task.Starting, Source: task.SourceExecutor}, fx)
 	return c.advance(now, r, fx)
+}
+
+// begin makes the row of a task that is to be launched.
+func (c *Core) begin(now time.Time, s task.Spec, fx []Effect) (*row, []Effect) {
+	r := &row{key: s.Key, Record: Record{
+		Spec: s, Name: ContainerName(c.cfg.Owner.Cluster, s.Key, s.Name), State: task.Staging, Since: now, Tried: true,
+	}}
+	r.Silent = s.HoldsPod()
+	c.add(r)
+	c.limit(r)
+	return r, append(fx, Save{Key: r.key, Record: &r.Record, Spec: true})
 }
 
 func (c *Core) refuse(now time.Time, in Refuse, fx []Effect) []Effect {
@@ -197,7 +204,11 @@ func (c *Core) advanceLaunch(now time.Time, r *row, fx []Effect) []Effect {
 		}
 		return c.launchFailed(now, r, why, fx)
 	}
-	return c.call(r, Call{Op: OpLaunch, Key: r.key, Name: r.Name, Spec: &r.Spec}, fx)
+	s, ready := c.inNetwork(r)
+	if !ready {
+		return fx
+	}
+	return c.call(r, Call{Op: OpLaunch, Key: r.key, Name: r.Name, Spec: s}, fx)
 }
 
 func (c *Core) advanceStop(now time.Time, r *row, fx []Effect) []Effect {

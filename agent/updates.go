@@ -18,11 +18,12 @@ func (c *Core) update(now time.Time, r *row, s task.Status, fx []Effect) []Effec
 	}
 	s = c.drained(r, s)
 	r.State = s.State
-	if s.State.Terminal() {
-		c.endings[s.State]++
-		fx = c.withdraw(r, fx)
+	if !s.State.Terminal() {
+		return c.queue(now, r, s, fx)
 	}
-	return c.queue(now, r, s, fx)
+	c.endings[s.State]++
+	fx = c.queue(now, r, s, c.withdraw(r, fx))
+	return c.memberEnded(now, r, fx)
 }
 
 // repeat reports the state that a task is in once more, with news in it.
@@ -41,6 +42,7 @@ const maxPending = 16
 // What a Roster has given away is never written.
 func (c *Core) queue(now time.Time, r *row, s task.Status, fx []Effect) []Effect {
 	if r.Silent {
+		r.last = s.Message
 		return c.afterSilent(now, r, fx)
 	}
 	s.Time, s.Container, s.UUID, s.Check = now, containerStatus(r), c.cfg.NewUUID(), r.checked()
@@ -61,10 +63,13 @@ func (c *Core) queue(now time.Time, r *row, s task.Status, fx []Effect) []Effect
 }
 
 func (c *Core) afterSilent(now time.Time, r *row, fx []Effect) []Effect {
-	if r.State.Terminal() {
-		return c.finish(now, r, fx)
+	switch {
+	case !r.State.Terminal():
+		return append(fx, Save{Key: r.key, Record: &r.Record})
+	case r.Spec.HoldsPod():
+		return c.podEnded(now, r, fx)
 	}
-	return append(fx, Save{Key: r.key, Record: &r.Record})
+	return c.finish(now, r, fx)
 }
 
 func containerStatus(r *row) *task.ContainerStatus {
@@ -91,7 +96,7 @@ func (c *Core) resend(now time.Time, r *row, fx []Effect) []Effect {
 	r.resends++
 	r.resendAt = now.Add(pause)
 	c.wakes.add(r.resendAt, r)
-	return append(fx, Report{Key: r.key, Status: r.Pending[0], Latest: r.State})
+	return append(fx, Report{Key: r.key, Executor: r.Spec.Pod, Status: r.Pending[0], Latest: r.State})
 }
 
 func (c *Core) resendNow(now time.Time, r *row, fx []Effect) []Effect {
@@ -167,6 +172,9 @@ func (c *Core) up(now time.Time, r *row, fx []Effect) []Effect {
 	c.startChecks(now, r)
 	c.startWatch(now, r)
 	fx = c.update(now, r, task.Status{State: task.Running, Source: task.SourceExecutor, Data: r.Container.Raw}, fx)
+	if r.Spec.HoldsPod() {
+		return c.podUp(now, r, fx)
+	}
 	if has := len(r.Container.Addresses) > 0; !r.announced || has && !r.addressed {
 		r.announced, r.addressed = true, has
 		fx = append(fx, Announce{Key: r.key, Spec: &r.Spec, Container: r.Container})

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -54,6 +55,7 @@ type inFlight struct {
 	ans      memory.Answer
 	at       time.Time
 	canceled bool
+	broken   error // a launch that created its container and broke off
 }
 
 type timer struct {
@@ -77,6 +79,8 @@ type modelTask struct {
 	drained  bool // it was launched when the agent may have drained
 	limit    time.Duration
 	since    time.Time
+	pod      string
+	group    []*modelTask
 }
 
 const patience = 30 * time.Second // what a call may take; launches four times as long
@@ -239,10 +243,16 @@ func (w *world) call(c Call) {
 		}
 	}
 	var a memory.Answer
+	var broken error
 	limit := patience
 	switch c.Op {
 	case OpLaunch:
 		limit *= 4
+		if w.faulty && w.chance(0.1) {
+			a = w.mem.Create(w.now, owner, c.Name, *c.Spec)
+			broken = oneOf(w, errors.New("a fetch broke off"), fmt.Errorf("a fetch failed: %w", provider.ErrRejected))
+			break
+		}
 		a = w.mem.Launch(w.now, owner, c.Name, *c.Spec)
 	case OpStop:
 		a = w.mem.Stop(w.now, c.ID, c.Grace)
@@ -257,7 +267,7 @@ func (w *world) call(c Call) {
 		a.Never, at = true, w.now.Add(limit)
 	}
 	w.log("call %s: %v", callText(c), a.Err)
-	w.calls = append(w.calls, inFlight{call: c, ans: a, at: at})
+	w.calls = append(w.calls, inFlight{call: c, ans: a, at: at, broken: broken})
 }
 
 // byName finds a container's ID by its name, as engines do.
@@ -286,6 +296,9 @@ func (w *world) answer(f inFlight) {
 		d.Err = context.Canceled
 	} else if !f.ans.Never {
 		d.Container, d.Err = w.mem.Result(f.ans)
+	}
+	if f.broken != nil && d.Err == nil && d.Container.State == provider.StateCreated {
+		d.Err = f.broken
 	}
 	w.log("answer to %s: %s %v", callText(f.call), d.Container.State, d.Err)
 	w.put(d)
@@ -409,6 +422,8 @@ func (w *world) fresh(m *modelTask, r Report) {
 func (w *world) invented(m *modelTask, s task.Status) string {
 	k, exists := w.mem.Lookup(nameIn(m.key))
 	switch {
+	case m.pod != "" && (s.Reason == task.ReasonExecutorTerminated || s.State == task.Killed || s.State == task.Killing):
+		return "" // because of its group or its pod; settled looks at them
 	case s.Reason == task.ReasonMaxCompletionTime && (m.limit == 0 || w.now.Sub(m.since) < m.limit):
 		return "it had time left"
 	case s.Healthy != nil && (!m.checked || !*s.Healthy && !m.sick):
@@ -547,6 +562,53 @@ func (w *world) launch(*rapid.T) {
 	}
 }
 
+// launchGroup launches tasks that share a network, at times in a pod that is
+// there.
+func (w *world) launchGroup(*rapid.T) {
+	if !w.joined || len(w.order) > 40 {
+		return
+	}
+	f := oneOf(w, "f1", "f1", "f2")
+	if f == "f2" && w.shut {
+		return
+	}
+	in := LaunchGroup{Framework: frameworkOf(task.Key{Framework: f}), Pod: podSpec(fmt.Sprintf("p%d", w.rnd.IntN(6)))}
+	in.Pod.Key.Framework = f
+	var group []*modelTask
+	for range 1 + w.rnd.IntN(3) {
+		key := task.Key{Framework: f, ID: fmt.Sprintf("t%d", len(w.order))}
+		s := task.Spec{Key: key, Name: "web", Image: oneOf(w, "web", "web", "web", "web", "none")}
+		if v := oneOf(w, "", "", "0s", "3s", "2m"); v != "" {
+			s.Env = []task.Label{{Key: "MESOPOOL_SIM_RUN", Value: v}, {Key: "MESOPOOL_SIM_EXIT", Value: oneOf(w, "0", "0", "3")}}
+		}
+		m := &modelTask{key: key, state: task.Staging, uuids: map[task.UUID]task.State{}, since: w.now, drained: w.drained, pod: in.Pod.Pod}
+		w.demand(m, &s)
+		w.tasks[key] = m
+		w.order = append(w.order, key)
+		in.Tasks, group = append(in.Tasks, s), append(group, m)
+	}
+	for _, m := range group {
+		m.group = group
+		w.log("launch %v in %s, a group of %d", m.key, m.pod, len(group))
+	}
+	w.put(in)
+	if w.chance(0.3) {
+		w.put(in)
+	}
+}
+
+// container is the name of a task's container, or at times that of its pod's.
+func (w *world) container(m *modelTask) string {
+	if m.pod != "" && w.chance(0.3) {
+		return holderOf(m)
+	}
+	return nameIn(m.key)
+}
+
+func holderOf(m *modelTask) string {
+	return ContainerName(owner.Cluster, task.Key{Framework: m.key.Framework, ID: task.PodID(m.pod)}, "pod")
+}
+
 // demand gives some tasks a health check or a time to end.
 func (w *world) demand(m *modelTask, s *task.Spec) {
 	if m.checked = w.chance(0.3); m.checked {
@@ -591,7 +653,7 @@ func (w *world) kill(*rapid.T) {
 
 func (w *world) die(*rapid.T) {
 	if m := w.pick(); m != nil {
-		if k, ok := w.mem.Lookup(nameIn(m.key)); ok && w.mem.Kill(w.now, k.ID, 9) {
+		if k, ok := w.mem.Lookup(w.container(m)); ok && w.mem.Kill(w.now, k.ID, 9) {
 			w.log("%v dies", m.key)
 		}
 	}
@@ -599,7 +661,7 @@ func (w *world) die(*rapid.T) {
 
 func (w *world) vanish(*rapid.T) {
 	if m := w.pick(); m != nil {
-		if k, ok := w.mem.Lookup(nameIn(m.key)); ok {
+		if k, ok := w.mem.Lookup(w.container(m)); ok {
 			w.log("%v vanishes, %s", m.key, k.State)
 			m.vanished = true
 			w.mem.Vanish(w.now, k.ID)
@@ -691,7 +753,7 @@ func (w *world) pass(*rapid.T) {
 
 func (w *world) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"launch": w.launch, "launch too": w.launch, "launch some": func(t *rapid.T) { w.launch(t); w.launch(t); w.launch(t) }, "kill": w.kill, "sicken": w.sicken, "die": w.die, "vanish": w.vanish, "part": w.leave, "join": w.rejoin,
+		"launch": w.launch, "launch too": w.launch, "launch group": w.launchGroup, "launch some": func(t *rapid.T) { w.launch(t); w.launch(t); w.launch(t) }, "kill": w.kill, "sicken": w.sicken, "die": w.die, "vanish": w.vanish, "part": w.leave, "join": w.rejoin,
 		"faults": w.faults, "shutdown": w.shutdown, "drain": w.drain, "stray": w.addStray, "pass": w.pass, "pass too": w.pass, "pass again": w.pass, "now": func(*rapid.T) { w.run(0) },
 		"crash":       func(*rapid.T) { w.death = 1 + w.rnd.IntN(3) },
 		"break watch": func(*rapid.T) { w.breakWatch() },
@@ -731,6 +793,7 @@ func (w *world) settle() {
 	w.check()
 	for _, key := range w.order {
 		w.settled(w.tasks[key])
+		w.settledPod(w.tasks[key])
 	}
 	for _, name := range w.strays {
 		if _, ok := w.mem.Lookup(name); ok {
@@ -764,6 +827,29 @@ func (w *world) settled(m *modelTask) {
 	}
 }
 
+// settledPod: a group lives or has ended as one, and its network is there for as
+// long as somebody needs it.
+func (w *world) settledPod(m *modelTask) {
+	if m.pod == "" || m.silent {
+		return
+	}
+	live := 0
+	for _, key := range w.order {
+		if x := w.tasks[key]; x.pod == m.pod && key.Framework == m.key.Framework && !x.ended {
+			live++
+		}
+	}
+	for _, x := range m.group {
+		if x.ended && x.state != task.Finished && !m.ended {
+			w.fatalf("%v has ended as %v, and %v of its group has not", x.key, x.state, m.key)
+		}
+	}
+	k, exists := w.mem.Lookup(holderOf(m))
+	if up := exists && k.State == provider.StateUp; up != (live > 0) || exists != up {
+		w.fatalf("%d tasks of %s live, and its network's container is %v (%v)", live, m.pod, k.State, exists)
+	}
+}
+
 // cleared: nothing is saved but what runs.
 func (w *world) cleared() {
 	saved, err := loadState(context.Background(), w.disk)
@@ -773,6 +859,9 @@ func (w *world) cleared() {
 	frameworks := map[string]bool{}
 	for _, r := range saved.Tasks {
 		frameworks[r.Spec.Key.Framework] = true
+		if r.Spec.HoldsPod() {
+			continue // settledPod has looked at it
+		}
 		if m := w.tasks[r.Spec.Key]; m.acked || m.silent {
 			w.fatalf("%v is over and still saved", m.key)
 		}

@@ -224,6 +224,13 @@ type Volumes interface {
 	RemoveVolume(ctx context.Context, owner task.Owner, name string) error
 }
 
+// Pods is a Provider whose containers can share a network (NetworkContainer).
+type Pods interface {
+	// Pod completes the spec of a container that holds a pod's network and does
+	// nothing but wait: its image and command.
+	Pod(ctx context.Context, s task.Spec) (task.Spec, error)
+}
+
 // Sizer is a Provider that sells resources in packages only.
 type Sizer interface {
 	// Size rounds a wish up to the package it will be billed as.

@@ -70,10 +70,26 @@ type Spec struct {
 	KillGrace     *time.Duration `json:",omitzero"` // nil: the agent's default
 	MaxCompletion time.Duration  `json:",omitzero"` // 0: no bound
 
+	// Pod is the executor whose tasks share one network, "" for a task on its
+	// own. The tasks that were launched together have the same Group.
+	Pod   string `json:",omitzero"`
+	Group string `json:",omitzero"`
+
 	// Origin is the launching protocol's own message. It is opaque to all but
 	// the link that received it, which needs it to re-register the task whole.
 	Origin []byte `json:",omitzero"`
 }
+
+// PodID is the ID under which the container is known that holds a pod's
+// network. No task of a framework can have it: it has a backslash
+// (common/validation.cpp, validateID).
+func PodID(executor string) string { return `pod\` + executor }
+
+// HoldsPod says whether this is the container that holds a pod's network.
+func (s *Spec) HoldsPod() bool { return s.Pod != "" && s.Key.ID == PodID(s.Pod) }
+
+// InPod says whether this is a task of a pod.
+func (s *Spec) InPod() bool { return s.Pod != "" && !s.HoldsPod() }
 
 // Command is what runs in the container.
 type Command struct {
@@ -92,7 +108,8 @@ const (
 	NetworkBridge                     // treated as the cluster's own network
 	NetworkHost
 	NetworkNone
-	NetworkUser // the user-defined network called Name
+	NetworkUser      // the user-defined network called Name
+	NetworkContainer // that of the container with the ID Name, which must be running
 )
 
 // Network is the network a task asks for.
@@ -136,7 +153,10 @@ type HealthCheck struct {
 	Port     uint16        `json:",omitzero"`
 	Scheme   string        `json:",omitzero"` // http or https
 	Path     string        `json:",omitzero"`
+	IPv6     bool          `json:",omitzero"` // of the container's addresses, take one of these
 	Command  Command       `json:",omitzero"`
+	User     string        `json:",omitzero"` // who runs the command; "": the task's user
+	Env      []Label       `json:",omitzero"` // for the command, beside the task's
 	Delay    time.Duration `json:",omitzero"`
 	Interval time.Duration `json:",omitzero"`
 	Timeout  time.Duration `json:",omitzero"`

@@ -70,6 +70,8 @@ type noLink struct{}
 
 func (noLink) Report(agent.Report) {}
 
+func (noLink) ExecutorGone(agent.ExecutorGone) {}
+
 type env struct {
 	t      *testing.T
 	server *httptest.Server

@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 	root.PersistentFlags().String("config", "", "a file (YAML, JSON or TOML) with the same settings as the flags")
 	root.PersistentFlags().String("log-level", "info", "debug, info, warn or error")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
-	root.AddCommand(newMaster(), newAgent(), newMarathon(), newUp(), newApp(), newTask(), newBench(), newAudit(), newEndpoint(), newVersion(), exitCodes())
+	root.AddCommand(newMaster(), newAgent(), newMarathon(), newUp(), newApp(), newTask(), newBench(), newAudit(), newEndpoint(), newPause(), newVersion(), exitCodes())
 	return root
 }
 

@@ -145,6 +145,7 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
+	f.String("pod-image", "", "docker: the image of the containers that hold the network of a task group; default: one made of this program")
 	f.String("docker-config", "", "docker: the config.json with the registries' credentials; default: that of the docker command")
 	f.Bool("allow-privileged", false, "docker: let tasks have privileges over the engine's host")
 	f.Duration("keep-succeeded", d.GC.Keep[gc.Succeeded], "how long the container of a task that succeeded is kept after its end")
@@ -242,6 +243,7 @@ func dockerBackend(v *viper.Viper, cluster string, log *slog.Logger) (provider.P
 	o.CertPath = cmp.Or(certs, o.CertPath)
 	o.Cluster, o.Network, o.PublishLoopback = cluster, v.GetString("network"), v.GetBool("publish-loopback")
 	o.DefaultImage, o.AllowPrivileged, o.Log = v.GetString("default-image"), v.GetBool("allow-privileged"), log
+	o.PodImage = v.GetString("pod-image")
 	if o.Network == "" {
 		o.Network = "mesopool-" + cluster
 	}

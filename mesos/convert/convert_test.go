@@ -97,7 +97,10 @@ func TestSpecRoundTrip(t *testing.T) {
 		}),
 		"a check of a port": change(func(s *task.Spec) { s.Check = &task.HealthCheck{Type: task.CheckTCP, Port: 80} }),
 		"a check by command": change(func(s *task.Spec) {
-			s.Check = &task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "a", Args: []string{"b"}}}
+			s.Check = &task.HealthCheck{Type: task.CheckCommand, Command: task.Command{Value: "a", Args: []string{"b"}}, User: "me", Env: []task.Label{{Key: "A", Value: "1"}}}
+		}),
+		"a check of an IPv6 address": change(func(s *task.Spec) {
+			s.Health = &task.HealthCheck{Type: task.CheckTCP, Port: 81, Failures: 1, IPv6: true}
 		}),
 		"no container": {Key: task.Key{Framework: "f1", ID: "t"}, Name: "n", Resources: parse(t, "cpus:1"), Command: task.Command{Shell: true, Value: "true"}},
 	} {
@@ -391,5 +394,44 @@ func TestCheckStatusRoundTrip(t *testing.T) {
 			}
 			diff(t, "status", s.Check, Status(m).Check)
 		}
+	}
+}
+
+func TestLinuxBecomesFlags(t *testing.T) {
+	in := &mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{
+		Type: mesosv1.ContainerInfo_MESOS.Enum(),
+		NetworkInfos: []*mesosv1.NetworkInfo{{Name: new("net"), IpAddresses: []*mesosv1.NetworkInfo_IPAddress{
+			{Protocol: mesosv1.NetworkInfo_IPv4.Enum()}, {IpAddress: new("10.0.0.9")},
+		}}},
+		RlimitInfo: &mesosv1.RLimitInfo{Rlimits: []*mesosv1.RLimitInfo_RLimit{
+			{Type: mesosv1.RLimitInfo_RLimit_RLMT_NOFILE.Enum(), Soft: new(uint64(1)), Hard: new(uint64(2))}, {Type: mesosv1.RLimitInfo_RLimit_RLMT_CORE.Enum()},
+		}},
+		LinuxInfo: &mesosv1.LinuxInfo{
+			ShmSize: new(uint32(64)), Seccomp: &mesosv1.SeccompInfo{Unconfined: new(true)},
+			EffectiveCapabilities: &mesosv1.CapabilityInfo{Capabilities: []mesosv1.CapabilityInfo_Capability{mesosv1.CapabilityInfo_CHOWN, mesosv1.CapabilityInfo_KILL}},
+			BoundingCapabilities:  &mesosv1.CapabilityInfo{Capabilities: []mesosv1.CapabilityInfo_Capability{mesosv1.CapabilityInfo_SETGID}},
+		},
+	}}
+	got, err := Spec("f1", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var flags []string
+	for _, p := range got.Parameters {
+		flags = append(flags, p.Key+"="+p.Value)
+	}
+	diff(t, "flags", []string{
+		"ulimit=nofile=1:2", "ulimit=core=-1:-1", "security-opt=seccomp=unconfined", "shm-size=64m", "cap-drop=ALL", "cap-add=CHOWN", "cap-add=KILL", "ip=10.0.0.9",
+	}, flags)
+}
+
+func TestSecretsByValue(t *testing.T) {
+	in := &mesosv1.TaskInfo{Command: &mesosv1.CommandInfo{Environment: &mesosv1.Environment{Variables: []*mesosv1.Environment_Variable{{
+		Name: new("PW"), Type: mesosv1.Environment_Variable_SECRET.Enum(),
+		Secret: &mesosv1.Secret{Type: mesosv1.Secret_VALUE.Enum(), Value: &mesosv1.Secret_Value{Data: []byte("x")}},
+	}}}}}
+	got, err := Spec("f1", in)
+	if err != nil || len(got.Env) != 1 || got.Env[0] != (task.Label{Key: "PW", Value: "x"}) {
+		t.Errorf("environment %v, error %v", got.Env, err)
 	}
 }

@@ -1,12 +1,15 @@
 package convert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/resources"
@@ -33,14 +36,57 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	if err := readContainer(&s, t.GetContainer()); err != nil {
 		return s, err
 	}
+	for i := range s.Resources {
+		if d := s.Resources[i].Disk; d != nil && d.Source != "" {
+			return s, errors.New("disks with a source (a path, a mount, a block device) are not supported by this agent")
+		}
+	}
 	s.Labels = Labels(t.GetLabels())
 	s.Discovery = discovery(t.GetDiscovery())
 	s.Health, s.Check = health(t.GetHealthCheck()), check(t.GetCheck())
+	if err := readCheckCommand(s.Health, t.GetHealthCheck().GetCommand()); err != nil {
+		return s, err
+	}
+	if err := readCheckCommand(s.Check, t.GetCheck().GetCommand().GetCommand()); err != nil {
+		return s, err
+	}
 	if k := t.GetKillPolicy().GetGracePeriod(); k != nil {
 		s.KillGrace = new(time.Duration(k.GetNanoseconds()))
 	}
 	s.MaxCompletion = time.Duration(t.GetMaxCompletionTime().GetNanoseconds())
 	return s, nil
+}
+
+// GroupTask reads what a task of a group should be. Its network is the pod's.
+func GroupTask(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
+	own := proto.CloneOf(t)
+	own.Executor = nil
+	s, err := Spec(framework, own)
+	s.Pod = t.GetExecutor().GetExecutorId().GetValue()
+	s.Network = task.Network{}
+	if err == nil && s.Hostname != "" {
+		err = errors.New("a task of a group has the host name of its executor; give that one the name " + s.Hostname)
+	}
+	return s, err
+}
+
+// Pod reads what the container should be that holds the network of a default
+// executor's tasks.
+func Pod(framework string, e *mesosv1.ExecutorInfo) (task.Spec, error) {
+	id := e.GetExecutorId().GetValue()
+	s := task.Spec{Key: task.Key{Framework: framework, ID: task.PodID(id)}, Pod: id, Name: cmp.Or(e.GetName(), "pod"), Labels: Labels(e.GetLabels())}
+	if id == "" || e.GetType() != mesosv1.ExecutorInfo_DEFAULT {
+		return s, fmt.Errorf("task groups need the default executor (type DEFAULT); this one is %v", e.GetType())
+	}
+	var err error
+	if s.Resources, err = Resources(e.Resources); err != nil {
+		return s, fmt.Errorf("the executor's %w", err)
+	}
+	c := e.GetContainer()
+	if len(c.GetVolumes()) > 0 {
+		return s, errors.New("volumes of the executor are not supported by this agent; give them to the tasks")
+	}
+	return s, readContainer(&s, c)
 }
 
 func limits(in map[string]*mesosv1.Value_Scalar) (resources.Scalars, error) {
@@ -62,10 +108,11 @@ func readCommand(s *task.Spec, c *mesosv1.CommandInfo) error {
 	s.Command = command(c)
 	s.User = c.GetUser()
 	for _, v := range c.GetEnvironment().GetVariables() {
-		if v.GetType() == mesosv1.Environment_Variable_SECRET {
-			return fmt.Errorf("the variable %s is a secret, which this agent cannot resolve; give it a value", v.GetName())
+		x, err := variable(v)
+		if err != nil {
+			return err
 		}
-		s.Env = append(s.Env, task.Label{Key: v.GetName(), Value: v.GetValue()})
+		s.Env = append(s.Env, x)
 	}
 	for _, u := range c.GetUris() {
 		s.Fetch = append(s.Fetch, task.URI{
@@ -73,6 +120,19 @@ func readCommand(s *task.Spec, c *mesosv1.CommandInfo) error {
 		})
 	}
 	return nil
+}
+
+// variable reads a variable of the environment. A secret must bring its value
+// along.
+func variable(v *mesosv1.Environment_Variable) (task.Label, error) {
+	out := task.Label{Key: v.GetName(), Value: v.GetValue()}
+	if v.GetType() == mesosv1.Environment_Variable_SECRET {
+		if v.GetSecret().GetType() != mesosv1.Secret_VALUE {
+			return out, fmt.Errorf("the variable %s is a secret, which this agent cannot resolve; give it a value", v.GetName())
+		}
+		out.Value = string(v.GetSecret().GetValue().GetData())
+	}
+	return out, nil
 }
 
 func command(c *mesosv1.CommandInfo) task.Command {
@@ -95,9 +155,23 @@ func readContainer(s *task.Spec, c *mesosv1.ContainerInfo) error {
 			return err
 		}
 	}
+	if err := readLinux(s, c); err != nil {
+		return err
+	}
+	if len(c.NetworkInfos) > 1 {
+		return fmt.Errorf("the task asks for %d networks; this agent offers one to a task", len(c.NetworkInfos))
+	}
 	for _, n := range c.NetworkInfos {
+		if len(n.Groups) > 0 {
+			return fmt.Errorf("network groups (%s) are not supported by this agent; use a network of its own", strings.Join(n.Groups, ", "))
+		}
 		if n.GetName() != "" {
 			s.Network = task.Network{Mode: task.NetworkUser, Name: n.GetName()}
+		}
+		for _, ip := range n.IpAddresses {
+			if ip.GetIpAddress() != "" {
+				s.Parameters = append(s.Parameters, task.Label{Key: "ip", Value: ip.GetIpAddress()})
+			}
 		}
 		for _, p := range n.PortMappings {
 			s.Ports = append(s.Ports, task.Port{Container: uint16(p.GetContainerPort()), Host: uint16(p.GetHostPort()), Protocol: p.GetProtocol()})
@@ -122,6 +196,9 @@ func readImage(s *task.Spec, i *mesosv1.Image) error {
 		return fmt.Errorf("images of type %v are not supported by this agent; use a Docker image", i.GetType())
 	}
 	s.Image, s.ForcePull = i.GetDocker().GetName(), !i.GetCached()
+	if i.GetDocker().GetCredential() != nil {
+		return errors.New("credentials in the image (Image.Docker.credential) are not supported, as in Mesos; give its config")
+	}
 	if secret := i.GetDocker().GetConfig(); secret != nil {
 		if secret.GetType() != mesosv1.Secret_VALUE {
 			return errors.New("the image's config is a reference to a secret, which this agent cannot resolve; give it a value")
@@ -152,6 +229,8 @@ func readDocker(s *task.Spec, d *mesosv1.ContainerInfo_DockerInfo) {
 func volume(v *mesosv1.Volume, driver string) (task.Volume, error) {
 	out := task.Volume{Container: v.GetContainerPath(), Host: v.GetHostPath(), ReadOnly: v.GetMode() == mesosv1.Volume_RO}
 	switch src := v.GetSource(); {
+	case v.Image != nil:
+		return out, errors.New("volumes of an image are not supported by this agent; put the files into the task's image, or fetch them by URI")
 	case src == nil && out.Host == "":
 		return out, errors.New("host path or volume source is required")
 	case src == nil:
@@ -216,8 +295,10 @@ func health(h *mesosv1.HealthCheck) *task.HealthCheck {
 	switch kind := h.GetType(); {
 	case kind == mesosv1.HealthCheck_HTTP || kind == mesosv1.HealthCheck_UNKNOWN && h.Http != nil:
 		out.Type, out.Port, out.Scheme, out.Path = task.CheckHTTP, uint16(h.GetHttp().GetPort()), h.GetHttp().GetScheme(), h.GetHttp().GetPath()
+		out.IPv6 = h.GetHttp().GetProtocol() == mesosv1.NetworkInfo_IPv6
 	case kind == mesosv1.HealthCheck_TCP || kind == mesosv1.HealthCheck_UNKNOWN && h.Tcp != nil:
 		out.Type, out.Port = task.CheckTCP, uint16(h.GetTcp().GetPort())
+		out.IPv6 = h.GetTcp().GetProtocol() == mesosv1.NetworkInfo_IPv6
 	default:
 		out.Type, out.Command = task.CheckCommand, command(h.GetCommand())
 	}
@@ -243,6 +324,45 @@ func check(c *mesosv1.CheckInfo) *task.HealthCheck {
 	return out
 }
 
+// readCheckCommand takes what a check's command says beside what to run.
+func readCheckCommand(h *task.HealthCheck, c *mesosv1.CommandInfo) error {
+	if h == nil || c == nil {
+		return nil
+	}
+	if len(c.Uris) > 0 {
+		return fmt.Errorf("the command of a check has URIs (%s …); give them to the task", c.Uris[0].GetValue())
+	}
+	h.User = c.GetUser()
+	for _, v := range c.GetEnvironment().GetVariables() {
+		x, err := variable(v)
+		if err != nil {
+			return err
+		}
+		h.Env = append(h.Env, x)
+	}
+	return nil
+}
+
+// checkCommandTo is the inverse of command and readCheckCommand.
+func checkCommandTo(h *task.HealthCheck) *mesosv1.CommandInfo {
+	c := &mesosv1.CommandInfo{Shell: &h.Command.Shell, Value: &h.Command.Value, Arguments: slices.Clone(h.Command.Args), Environment: environmentTo(h.Env)}
+	if h.User != "" {
+		c.User = &h.User
+	}
+	return c
+}
+
+func environmentTo(env []task.Label) *mesosv1.Environment {
+	if len(env) == 0 {
+		return nil
+	}
+	out := &mesosv1.Environment{}
+	for _, v := range env {
+		out.Variables = append(out.Variables, &mesosv1.Environment_Variable{Name: new(v.Key), Value: new(v.Value)})
+	}
+	return out
+}
+
 func checkTo(h *task.HealthCheck) *mesosv1.CheckInfo {
 	if h == nil {
 		return nil
@@ -256,9 +376,7 @@ func checkTo(h *task.HealthCheck) *mesosv1.CheckInfo {
 	case task.CheckTCP:
 		out.Tcp = &mesosv1.CheckInfo_Tcp{Port: new(uint32(h.Port))}
 	default:
-		out.Command = &mesosv1.CheckInfo_Command{
-			Command: &mesosv1.CommandInfo{Shell: &h.Command.Shell, Value: &h.Command.Value, Arguments: slices.Clone(h.Command.Args)},
-		}
+		out.Command = &mesosv1.CheckInfo_Command{Command: checkCommandTo(h)}
 	}
 	return out
 }
@@ -308,12 +426,7 @@ func commandTo(s *task.Spec) *mesosv1.CommandInfo {
 	if s.User != "" {
 		c.User = &s.User
 	}
-	if len(s.Env) > 0 {
-		c.Environment = &mesosv1.Environment{}
-	}
-	for _, v := range s.Env {
-		c.Environment.Variables = append(c.Environment.Variables, &mesosv1.Environment_Variable{Name: new(v.Key), Value: new(v.Value)})
-	}
+	c.Environment = environmentTo(s.Env)
 	for _, u := range s.Fetch {
 		uri := &mesosv1.CommandInfo_URI{Value: new(u.Value), Executable: new(u.Executable), Extract: new(u.Extract), Cache: new(u.Cache)}
 		if u.Output != "" {
@@ -417,13 +530,20 @@ func healthTo(h *task.HealthCheck) *mesosv1.HealthCheck {
 	switch h.Type {
 	case task.CheckHTTP:
 		out.Type = mesosv1.HealthCheck_HTTP.Enum()
-		out.Http = &mesosv1.HealthCheck_HTTPCheckInfo{Port: new(uint32(h.Port)), Scheme: &h.Scheme, Path: &h.Path}
+		out.Http = &mesosv1.HealthCheck_HTTPCheckInfo{Port: new(uint32(h.Port)), Scheme: &h.Scheme, Path: &h.Path, Protocol: checkProtocol(h)}
 	case task.CheckTCP:
 		out.Type = mesosv1.HealthCheck_TCP.Enum()
-		out.Tcp = &mesosv1.HealthCheck_TCPCheckInfo{Port: new(uint32(h.Port))}
+		out.Tcp = &mesosv1.HealthCheck_TCPCheckInfo{Port: new(uint32(h.Port)), Protocol: checkProtocol(h)}
 	default:
 		out.Type = mesosv1.HealthCheck_COMMAND.Enum()
-		out.Command = &mesosv1.CommandInfo{Shell: &h.Command.Shell, Value: &h.Command.Value, Arguments: slices.Clone(h.Command.Args)}
+		out.Command = checkCommandTo(h)
 	}
 	return out
+}
+
+func checkProtocol(h *task.HealthCheck) *mesosv1.NetworkInfo_Protocol {
+	if h.IPv6 {
+		return mesosv1.NetworkInfo_IPv6.Enum()
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -411,12 +412,21 @@ func (l *Link) Report(r agent.Report) {
 		return
 	}
 	status := convert.TaskStatus(r.Key.ID, id, &r.Status)
-	status.ExecutorId = &mesosv1.ExecutorID{Value: &r.Key.ID}
+	status.ExecutorId = &mesosv1.ExecutorID{Value: new(cmp.Or(r.Executor, r.Key.ID))}
 	l.send(&messages.StatusUpdateMessage{
 		Update: &messages.StatusUpdate{
 			FrameworkId: &mesosv1.FrameworkID{Value: &r.Key.Framework}, ExecutorId: status.ExecutorId, SlaveId: status.AgentId,
 			Status: status, Timestamp: status.Timestamp, Uuid: status.Uuid, LatestState: mesosv1.TaskState(r.Latest).Enum(),
 		},
 		Pid: new(l.cfg.Self.String()),
+	})
+}
+
+// ExecutorGone implements agent.Link: the master frees what it charged for the
+// executor (master.cpp, exitedExecutor).
+func (l *Link) ExecutorGone(e agent.ExecutorGone) {
+	l.send(&messages.ExitedExecutorMessage{
+		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: &mesosv1.FrameworkID{Value: &e.Framework},
+		ExecutorId: &mesosv1.ExecutorID{Value: &e.Executor}, Status: new(int32(0)),
 	})
 }

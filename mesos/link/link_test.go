@@ -292,11 +292,11 @@ func TestRefusals(t *testing.T) {
 func TestRefusesGroups(t *testing.T) {
 	e := registered(t)
 	e.send(&messages.RunTaskGroupMessage{
-		Framework: frameworkInfo(), Executor: &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}},
+		Framework: frameworkInfo(), Executor: &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}, Type: mesosv1.ExecutorInfo_CUSTOM.Enum()},
 		TaskGroup: &mesosv1.TaskGroupInfo{Tasks: []*mesosv1.TaskInfo{runTask("a").Task, runTask("b").Task}},
 	})
 	for _, id := range []string{"a", "b"} {
-		if got := input[agent.Refuse](e); got.Key.ID != id || got.State != task.Failed || !strings.Contains(got.Message, "pods") {
+		if got := input[agent.Refuse](e); got.Key.ID != id || got.State != task.Failed || !strings.Contains(got.Message, "default executor") {
 			t.Errorf("refusal: %+v", got)
 		}
 	}
@@ -304,6 +304,38 @@ func TestRefusesGroups(t *testing.T) {
 	if exited.GetExecutorId().GetValue() != "pod" {
 		t.Errorf("the executor's end: %v", exited)
 	}
+}
+
+func TestRunsGroups(t *testing.T) {
+	e := registered(t)
+	executor := &mesosv1.ExecutorInfo{
+		ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}, Type: mesosv1.ExecutorInfo_DEFAULT.Enum(), Resources: runTask("x").Task.Resources,
+		Container: &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_MESOS.Enum(), NetworkInfos: []*mesosv1.NetworkInfo{{Name: new("dcn")}}},
+	}
+	m := &messages.RunTaskGroupMessage{Framework: frameworkInfo(), Executor: executor, TaskGroup: &mesosv1.TaskGroupInfo{}}
+	for _, id := range []string{"a", "b"} {
+		x := runTask(id).Task
+		x.Executor = executor
+		m.TaskGroup.Tasks = append(m.TaskGroup.Tasks, x)
+	}
+	e.send(m)
+	got := input[agent.LaunchGroup](e)
+	if len(got.Tasks) != 2 || got.Tasks[1].Key.ID != "b" || got.Tasks[1].Pod != "pod" || len(got.Tasks[1].Origin) == 0 || got.Framework.ID != "f1" {
+		t.Errorf("tasks: %+v", got.Tasks)
+	}
+	if p := got.Pod; !p.HoldsPod() || p.Pod != "pod" || p.Network.Name != "dcn" || len(p.Resources) == 0 || len(p.Origin) == 0 {
+		t.Errorf("pod: %+v", p)
+	}
+	m.TaskGroup.Tasks[1].Container = &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_MESOS.Enum(), Hostname: new("me")}
+	e.send(m)
+	for _, id := range []string{"a", "b"} {
+		if got := input[agent.Refuse](e); got.Key.ID != id || !strings.Contains(got.Message, "the task b of the group cannot be launched: a task of a group has the host name") {
+			t.Errorf("refusal: %+v", got)
+		}
+	}
+	expect(e.master, &messages.ExitedExecutorMessage{})
+	e.send(&messages.ShutdownExecutorMessage{FrameworkId: frameworkID, ExecutorId: executor.ExecutorId})
+	diff(t, "the executor's end", agent.ShutdownExecutor{Framework: "f1", Executor: "pod"}, input[agent.ShutdownExecutor](e))
 }
 
 func TestOrders(t *testing.T) {
@@ -443,6 +475,25 @@ func TestReregistrationIsValid(t *testing.T) {
 	}
 }
 
+// The tasks of a pod name its executor, which is listed.
+func TestReregistrationWithPods(t *testing.T) {
+	e := registered(t)
+	all := roster(t)
+	all.Tasks[1].Spec.Pod = "pod"
+	origin, err := proto.Marshal(&mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("pod")}, Type: mesosv1.ExecutorInfo_DEFAULT.Enum()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all.Executors = []*task.Spec{{Key: task.Key{Framework: "f1", ID: task.PodID("pod")}, Pod: "pod", Origin: origin}}
+	e.setRoster(all)
+	e.sendAs("slave-observer(1)", &messages.PingSlaveMessage{Connected: new(false)})
+	m, _ := expect(e.master, &messages.ReregisterSlaveMessage{})
+	validate(t, m)
+	if len(m.ExecutorInfos) != 1 || m.Tasks[1].GetExecutorId().GetValue() != "pod" || m.Tasks[0].ExecutorId != nil {
+		t.Errorf("message: %v", m)
+	}
+}
+
 // validate does what a genuine master does (master/validation.cpp,
 // reregisterSlave; master.cpp, Slave::addTask, acknowledge).
 func validate(t *testing.T, m *messages.ReregisterSlaveMessage) {
@@ -454,6 +505,14 @@ func validate(t *testing.T, m *messages.ReregisterSlaveMessage) {
 		}
 		frameworks[f.GetId().GetValue()] = true
 	}
+	executors := map[string]bool{}
+	for _, x := range m.ExecutorInfos {
+		id := x.GetFrameworkId().GetValue() + "/" + x.GetExecutorId().GetValue()
+		if executors[id] || !frameworks[x.GetFrameworkId().GetValue()] {
+			t.Errorf("executor %q is listed twice, or its framework is not listed", id)
+		}
+		executors[id] = true
+	}
 	for _, x := range m.Tasks {
 		id := x.GetFrameworkId().GetValue() + "/" + x.GetTaskId().GetValue()
 		if tasks[id] || x.GetTaskId().GetValue() == "" {
@@ -463,7 +522,7 @@ func validate(t *testing.T, m *messages.ReregisterSlaveMessage) {
 		if !frameworks[x.GetFrameworkId().GetValue()] {
 			t.Errorf("task %s: its framework is not listed", id)
 		}
-		if x.GetAgentId().GetValue() != m.Slave.GetId().GetValue() || x.ExecutorId != nil || x.GetState() == mesosv1.TaskState_TASK_UNREACHABLE {
+		if x.GetAgentId().GetValue() != m.Slave.GetId().GetValue() || x.ExecutorId != nil && !executors[x.GetFrameworkId().GetValue()+"/"+x.ExecutorId.GetValue()] || x.GetState() == mesosv1.TaskState_TASK_UNREACHABLE {
 			t.Errorf("task %s: %v", id, x)
 		}
 		if (x.StatusUpdateState == nil) != (x.StatusUpdateUuid == nil) || x.StatusUpdateUuid != nil && len(x.StatusUpdateUuid) != 16 {

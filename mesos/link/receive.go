@@ -49,6 +49,8 @@ func (l *Link) receiveFromMaster(m libprocess.Message) {
 		decode(l, m, new(messages.SlaveReregisteredMessage), l.slaveReregistered)
 	case "mesos.internal.RunTaskGroupMessage":
 		decode(l, m, new(messages.RunTaskGroupMessage), l.runTaskGroup)
+	case "mesos.internal.ShutdownExecutorMessage":
+		decode(l, m, new(messages.ShutdownExecutorMessage), l.shutdownExecutor)
 	case "mesos.internal.ShutdownFrameworkMessage":
 		decode(l, m, new(messages.ShutdownFrameworkMessage), func(s *messages.ShutdownFrameworkMessage) {
 			l.agent.Put(agent.ShutdownFramework{ID: s.GetFrameworkId().GetValue()})
@@ -221,30 +223,61 @@ func (l *Link) refuse(f agent.Framework, t *mesosv1.TaskInfo, why string) {
 	})
 }
 
-// runTaskGroup refuses: a pod needs containers that share a network, which this
-// agent does not offer.
 func (l *Link) runTaskGroup(m *messages.RunTaskGroupMessage) {
 	f := framework(m.GetFramework())
-	if f.ID == "" {
-		l.log.Warn("ignored a task group of a nameless framework")
+	tasks := m.GetTaskGroup().GetTasks()
+	if f.ID == "" || len(tasks) == 0 || tasks[0].GetAgentId().GetValue() != l.AgentID() {
+		l.log.Warn("ignored a task group for another agent or of a nameless framework", "executor", m.GetExecutor().GetExecutorId().GetValue())
 		return
 	}
-	for _, t := range m.GetTaskGroup().GetTasks() {
-		l.refuse(f, t, "task groups (pods) are not supported by this agent; launch the tasks one by one")
+	in, err := group(f, m)
+	if err != nil {
+		for _, t := range tasks {
+			l.refuse(f, t, err.Error())
+		}
+		l.executorGone(f.ID, m.GetExecutor())
+		return
 	}
-	l.executorGone(f.ID, m.GetExecutor())
+	l.agent.Put(in)
 }
 
-// executorGone makes the master free what it charged for an executor that it
-// believes to be here (master.cpp, exitedExecutor).
-func (l *Link) executorGone(framework string, e *mesosv1.ExecutorInfo) {
-	if e == nil {
-		return
+// group reads a pod with all its tasks. One that cannot be had is enough to
+// refuse them all.
+func group(f agent.Framework, m *messages.RunTaskGroupMessage) (agent.LaunchGroup, error) {
+	in := agent.LaunchGroup{Framework: f}
+	var err error
+	if in.Pod, err = convert.Pod(f.ID, m.GetExecutor()); err != nil {
+		return in, err
 	}
-	l.send(&messages.ExitedExecutorMessage{
-		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: &mesosv1.FrameworkID{Value: &framework},
-		ExecutorId: e.GetExecutorId(), Status: new(int32(0)),
-	})
+	if in.Pod.Origin, err = proto.Marshal(m.GetExecutor()); err != nil {
+		return in, err
+	}
+	for _, t := range m.GetTaskGroup().GetTasks() {
+		s, err := convert.GroupTask(f.ID, t)
+		if err == nil {
+			err = unsupported(&s)
+		}
+		if err == nil {
+			s.Origin, err = proto.Marshal(t)
+		}
+		if err != nil {
+			return in, fmt.Errorf("the task %s of the group cannot be launched: %w", t.GetTaskId().GetValue(), err)
+		}
+		in.Pod.Ports = append(in.Pod.Ports, s.Ports...)
+		in.Tasks = append(in.Tasks, s)
+	}
+	return in, nil
+}
+
+// executorGone is for an executor that the master believes to be here.
+func (l *Link) executorGone(framework string, e *mesosv1.ExecutorInfo) {
+	if e != nil {
+		l.ExecutorGone(agent.ExecutorGone{Framework: framework, Executor: e.GetExecutorId().GetValue()})
+	}
+}
+
+func (l *Link) shutdownExecutor(m *messages.ShutdownExecutorMessage) {
+	l.agent.Put(agent.ShutdownExecutor{Framework: m.GetFrameworkId().GetValue(), Executor: m.GetExecutorId().GetValue()})
 }
 
 func (l *Link) killTask(m *messages.KillTaskMessage) {

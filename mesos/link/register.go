@@ -94,6 +94,14 @@ func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string
 		}
 		m.Frameworks = append(m.Frameworks, info)
 	}
+	for _, pod := range roster.Executors {
+		info := &mesosv1.ExecutorInfo{}
+		if err := proto.Unmarshal(pod.Origin, info); err != nil {
+			return fmt.Errorf("link: the saved description of executor %s cannot be read: %w", pod.Pod, err)
+		}
+		info.FrameworkId = &mesosv1.FrameworkID{Value: &pod.Key.Framework}
+		m.ExecutorInfos = append(m.ExecutorInfos, info)
+	}
 	for i := range roster.Tasks {
 		t, err := TaskMessage(&roster.Tasks[i], id)
 		if err != nil {
@@ -123,6 +131,9 @@ func TaskMessage(t *agent.Task, id string) (*mesosv1.Task, error) {
 		AgentId: &mesosv1.AgentID{Value: &id}, State: mesosv1.TaskState(t.State).Enum(), Resources: info.Resources,
 		Labels: info.Labels, Discovery: info.Discovery, Container: info.Container, HealthCheck: info.HealthCheck,
 		KillPolicy: info.KillPolicy, Limits: info.Limits,
+	}
+	if t.Spec.Pod != "" {
+		out.ExecutorId = &mesosv1.ExecutorID{Value: &t.Spec.Pod}
 	}
 	if info.GetCommand().User != nil {
 		out.User = info.Command.User

@@ -46,6 +46,13 @@ type Options struct {
 	// Grant replaces amounts of the engine's capacity by name. Without it, cpus
 	// and mem are all that the engine has, and disk is DefaultDisk.
 	Grant resources.Scalars
+	// PodImage is the image of the containers that hold a pod's network; its own
+	// command must wait until it is stopped. "" means one that is made of
+	// PodBinary, once.
+	PodImage string
+	// PodBinary is a static program that waits when its argument is "pause"; ""
+	// means this program itself.
+	PodBinary string
 	// AllowPrivileged lets tasks have privileges over the engine's host.
 	AllowPrivileged bool
 

@@ -238,7 +238,7 @@ func pairs(labels []task.Label) map[string]string {
 // Mesos.
 func (r *request) connect(s *task.Spec) error {
 	n := s.Network
-	if len(r.networks) > 0 {
+	if len(r.networks) > 0 && n.Mode != task.NetworkContainer {
 		n = networkNamed(r.networks[len(r.networks)-1])
 		n.Aliases = s.Network.Aliases
 	}
@@ -251,6 +251,9 @@ func (r *request) connect(s *task.Spec) error {
 		return nil
 	case task.NetworkUser:
 		return r.join(n.Name)
+	case task.NetworkContainer: // the other one has the ports and the names
+		r.host.NetworkMode, r.config.ExposedPorts, r.host.PortBindings = container.NetworkMode("container:"+n.Name), nil, nil
+		return nil
 	default:
 		return r.join(r.o.Network)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -276,6 +277,39 @@ func TestWithTag(t *testing.T) {
 	} {
 		if got := withTag(in); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
+		}
+	}
+}
+
+// TestParametersAreDocumented: docs/agent.md names every flag, and no other.
+func TestParametersAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/agent.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(text), "## Parameters")
+	part, _, _ = strings.Cut(part, "## Every field")
+	listed := map[string]bool{}
+	for line := range strings.Lines(part) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 {
+			for _, m := range regexp.MustCompile("`--([a-z-]+)`").FindAllStringSubmatch(cells[1], -1) {
+				listed[m[1]] = true
+			}
+		}
+	}
+	for name := range setters {
+		if !listed[name] {
+			t.Errorf("--%s is not in docs/agent.md", name)
+		}
+	}
+	for name := range ignored {
+		if !listed[name] {
+			t.Errorf("--%s, which is ignored, is not in docs/agent.md", name)
+		}
+	}
+	for name := range listed {
+		if setters[name] == nil && ignored[name] == "" {
+			t.Errorf("docs/agent.md names --%s, which is refused", name)
 		}
 	}
 }

@@ -48,6 +48,11 @@ func (c *Core) named(now time.Time, o task.Owner, name string, s *task.Spec) (*b
 	if c.cfg.Missing[s.Image] {
 		return nil, fmt.Errorf("%w: there is no image %s", provider.ErrRejected, s.Image)
 	}
+	if n := s.Network; n.Mode == task.NetworkContainer {
+		if other, err := c.find(n.Name); err != nil || other.state != provider.StateUp {
+			return nil, fmt.Errorf("the container %s, whose network is to be shared, is not running", n.Name)
+		}
+	}
 	return c.create(now, o, name, s)
 }
 

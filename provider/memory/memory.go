@@ -16,7 +16,7 @@ import (
 )
 
 // Provider drives a Core with the real clock. It is a provider.Provider, a
-// provider.Logger, Execer, Creator, Copier and Volumes. It has no goroutine of its own; a
+// provider.Logger, Execer, Creator, Copier, Volumes and Pods. It has no goroutine of its own; a
 // timer wakes it when containers start or end by themselves.
 type Provider struct {
 	mu    sync.Mutex
@@ -148,6 +148,12 @@ func (p *Provider) CopyIn(ctx context.Context, id, dir string, stream io.Reader)
 func (p *Provider) RemoveVolume(ctx context.Context, o task.Owner, name string) error {
 	_, err := p.ask(ctx, "remove the volume", name, func(c *Core, now time.Time) Answer { return c.RemoveVolume(now, o, name) })
 	return err
+}
+
+// Pod is part of provider.Pods.
+func (p *Provider) Pod(_ context.Context, s task.Spec) (task.Spec, error) {
+	s.Image, s.Command = "pod", task.Command{Value: "sleep", Args: []string{"infinity"}}
+	return s, nil
 }
 
 // Stop is part of provider.Provider.
