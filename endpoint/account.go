@@ -104,14 +104,20 @@ func (a *Account) FindKey(id string) (ssh.PublicKey, bool) {
 type Accounts struct {
 	dir string
 
+	changing sync.Mutex // one change at a time
+
 	mu    sync.Mutex
 	cache map[string]cached
 }
 
 type cached struct {
 	account *Account
-	mod     time.Time
-	size    int64
+	file    fs.FileInfo
+}
+
+// same says whether the file is still the one that was read: changes replace it.
+func (c *cached) same(now fs.FileInfo) bool {
+	return os.SameFile(c.file, now) && c.file.ModTime().Equal(now.ModTime()) && c.file.Size() == now.Size()
 }
 
 // ErrNoAccount says that there is no such account.
@@ -157,14 +163,14 @@ func (a *Accounts) Get(login string) (*Account, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoint: account %s: %w", login, err)
 	}
-	if c, known := a.cache[login]; known && c.mod.Equal(info.ModTime()) && c.size == info.Size() {
+	if c, known := a.cache[login]; known && c.same(info) {
 		return c.account, nil
 	}
 	acct, err := a.read(login)
 	if err != nil {
 		return nil, err
 	}
-	a.cache[login] = cached{acct, info.ModTime(), info.Size()}
+	a.cache[login] = cached{acct, info}
 	return acct, nil
 }
 
@@ -205,6 +211,8 @@ func (a *Accounts) Add(login string) (*Account, error) {
 	if err := CheckLogin(login); err != nil {
 		return nil, err
 	}
+	a.changing.Lock()
+	defer a.changing.Unlock()
 	if _, err := a.Get(login); err == nil {
 		return nil, fmt.Errorf("the account %s exists already", login)
 	}
@@ -214,6 +222,8 @@ func (a *Accounts) Add(login string) (*Account, error) {
 
 // Change changes an account: change gets a copy.
 func (a *Accounts) Change(login string, change func(*Account) error) (*Account, error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
 	old, err := a.Get(login)
 	if err != nil {
 		return nil, err

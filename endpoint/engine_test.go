@@ -354,10 +354,16 @@ func TestEngineRelations(t *testing.T) {
 	w.Close()
 	c.want(200, "", "PUT", "/containers/src/archive?path=/vol", archive.String())
 	c.want(200, "hello", "GET", "/containers/dst/archive?path=/vol/hello", nil)
+	said := ""
+	defer func() {
+		if t.Failed() {
+			t.Logf("the last try said %q", said)
+		}
+	}()
 	eventually(t, "the link leads to src", func() bool {
 		var made struct{ ID string }
-		json.Unmarshal([]byte(c.want(200, "", "POST", "/containers/dst/exec", m{"Cmd": []string{"/helper", "get=http://store/"}}).text), &made)
-		c.want(200, "", "POST", "/exec/"+made.ID+"/start", m{})
+		json.Unmarshal([]byte(c.want(200, "", "POST", "/containers/dst/exec", m{"Cmd": []string{"/helper", "get=http://store/"}, "AttachStdout": true}).text), &made)
+		said = c.want(200, "", "POST", "/exec/"+made.ID+"/start", m{}).text
 		return c.get("/exec/" + made.ID + "/json")["ExitCode"] == 0.0
 	})
 	if got := fmt.Sprint(c.list("")[1]["Names"]); got != "[/src /dst/store]" {

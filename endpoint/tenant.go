@@ -98,16 +98,21 @@ func (t *tenant) add(r *record, l Limits) error {
 
 func over(n, limit int) bool { return limit > 0 && n > limit }
 
-// dependencies are the containers that r links to or shares volumes of.
+// dependencies are the containers that r links to or shares volumes of, each once.
 func (t *tenant) dependencies(r *record) []*record {
 	var all []*record
+	add := func(id string) {
+		if other := t.ids[id]; other != nil && !slices.Contains(all, other) {
+			all = append(all, other)
+		}
+	}
 	for _, l := range r.spec.Links {
-		all = append(all, t.ids[l.ID])
+		add(l.ID)
 	}
 	for _, s := range r.spec.VolumesFrom {
-		all = append(all, t.ids[s.ID])
+		add(s.ID)
 	}
-	return slices.DeleteFunc(all, func(r *record) bool { return r == nil })
+	return all
 }
 
 // drop takes a record out of the index. The caller holds the lock.

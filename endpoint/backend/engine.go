@@ -150,6 +150,8 @@ func (e *Engine) refresh(ctx context.Context, id string) error {
 	}
 	b.mu.Lock() // an older answer must not come after a newer one
 	defer b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	in, err := e.cli.ContainerInspect(ctx, b.engine)
 	if errdefs.IsNotFound(err) {
 		e.forget(id)
@@ -206,6 +208,13 @@ func engineNIC(s *Spec, n *network.EndpointSettings) []NIC {
 	return []NIC{{Network: FabricName, Public: s.Public, IP: ip, Bits: n.IPPrefixLen, Gateway: gateway, MAC: n.MacAddress}}
 }
 
+// lookAgain is how often everything is asked for, and askTime how long one
+// answer may take.
+const (
+	lookAgain = time.Minute
+	askTime   = 30 * time.Second
+)
+
 // Run is part of Backend: it follows the engine's events, and asks for
 // everything again whenever it may have missed some.
 func (e *Engine) Run(ctx context.Context) error {
@@ -230,8 +239,14 @@ func (e *Engine) follow(ctx context.Context) error {
 	if err := e.refreshAll(ctx); err != nil {
 		return err
 	}
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	for {
 		select {
+		case <-again.C: // a connection may be dead and not say so
+			if err := e.refreshAll(ctx); err != nil {
+				return err
+			}
 		case err := <-broken:
 			return err
 		case ev := <-told:

@@ -94,7 +94,7 @@ func (e *Engine) request(s *Spec) (*container.Config, *container.HostConfig, *ne
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		join.Links = append(join.Links, b.engine+":"+l.Alias)
+		join.Links = append(join.Links, b.engine[:12]+":"+l.Alias) // the name that the engine's resolver has for it
 	}
 	return config, host, &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{e.networkName(s.Account): join}}, nil
 }
