@@ -95,6 +95,10 @@ func announceSelf(ctx context.Context, g *errgroup.Group, address, role string, 
 // recheck is how often the agent asks again who leads.
 const recheck = 10 * time.Second
 
+// maxToAgent is more than any message of a master to an agent: they name tasks,
+// or bring one.
+const maxToAgent = 64 << 20
+
 // agentRole is a virtual agent with all it needs.
 type agentRole struct {
 	owner      task.Owner
@@ -141,7 +145,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	pages := &lateHandler{}
 	listener, dial := r.tls.wrap(r.at.listener)
 	node := libprocess.NewNode(libprocess.Config{
-		Listener: listener, Dial: dial, Advertise: r.at.advertise, HTTP: pages, ErrorLog: r.log,
+		Listener: listener, Dial: dial, Advertise: r.at.advertise, HTTP: pages, ErrorLog: r.log, MaxMessage: maxToAgent,
 		Exited: func(u libprocess.UPID) {
 			for _, s := range shards {
 				s.link.Exited(u)
