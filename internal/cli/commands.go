@@ -191,6 +191,7 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 		if r.resources, err = resources.Parse(text); err != nil {
 			return nil, exit(exitUsage, "--resources: %w", err)
 		}
+		r.reread = rereader(v)
 	}
 	if r.shutdown, err = link.ParseShutdown(v.GetString("shutdown-policy")); err != nil {
 		return nil, exit(exitUsage, "--shutdown-policy: %w", err)

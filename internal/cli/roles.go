@@ -96,6 +96,10 @@ func announceSelf(ctx context.Context, g *errgroup.Group, address, role string, 
 // recheck is how often the agent asks again who leads.
 const recheck = 10 * time.Second
 
+// maxToAgent is more than any message of a master to an agent: they name tasks,
+// or bring one.
+const maxToAgent = 64 << 20
+
 // agentRole is a virtual agent with all it needs.
 type agentRole struct {
 	owner      task.Owner
@@ -104,9 +108,10 @@ type agentRole struct {
 	master     *detect.Detector
 	secret     *crammd5.Credential // nil: none is wanted
 	provider   provider.Provider
-	resources  resources.Resources // nil: what the provider has
-	ports      resources.Resources // that are offered and never a conflict
-	overcommit resources.Milli     // 1000: what there is
+	reread     func() resources.Resources // the resources of the configuration file, again; nil: they are from elsewhere
+	resources  resources.Resources        // nil: what the provider has
+	ports      resources.Resources        // that are offered and never a conflict
+	overcommit resources.Milli            // 1000: what there is
 	attrs      []*mesosv1.Attribute
 	domain     *mesosv1.DomainInfo
 	tls        *peerTLS
@@ -149,7 +154,7 @@ func (r *agentRole) run(ctx context.Context) error {
 	pages := &lateHandler{}
 	listener, dial := r.tls.wrap(r.at.listener)
 	node := libprocess.NewNode(libprocess.Config{
-		Listener: listener, Dial: dial, Advertise: r.at.advertise, HTTP: pages, ErrorLog: r.log,
+		Listener: listener, Dial: dial, Advertise: r.at.advertise, HTTP: pages, ErrorLog: r.log, MaxMessage: maxToAgent,
 		Exited: func(u libprocess.UPID) {
 			for _, s := range shards {
 				s.link.Exited(u)
@@ -209,24 +214,37 @@ func (r *agentRole) offered(has resources.Resources) resources.Resources {
 // between two looks at what the backend has
 const capacityEvery = time.Minute
 
-// resize follows a backend that grows or shrinks. Tasks stay whatever it says;
-// one that does not answer has what it had.
+// resize follows a backend that grows or shrinks, or the configuration file.
+// Tasks stay whatever it says; what does not answer, or makes no sense, changes
+// nothing.
 func (r *agentRole) resize(ctx context.Context, shards []*shard) {
-	for r.resources == nil {
+	for r.resources == nil || r.reread != nil {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(capacityEvery):
 		}
-		c, err := r.provider.Capacity(ctx)
-		pool := r.offered(c.Total.Resources())
-		if err != nil || len(c.Total) == 0 || link.CheckTotal(pool) != nil {
+		has := r.has(ctx)
+		pool := r.offered(has)
+		if len(has) == 0 || link.CheckTotal(pool) != nil {
 			continue
 		}
 		for i, share := range pool.Split(len(shards)) {
 			shards[i].link.SetTotal(share)
 		}
 	}
+}
+
+// has is what there is now; empty: nobody says.
+func (r *agentRole) has(ctx context.Context) resources.Resources {
+	if r.resources != nil {
+		return r.reread()
+	}
+	c, err := r.provider.Capacity(ctx)
+	if err != nil {
+		return nil
+	}
+	return c.Total.Resources()
 }
 
 // registrar registers the agent in Consul, and through registries its tasks; nil

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/viper"
+
 	"github.com/mesopool/mesopool/agent"
 	agentapi "github.com/mesopool/mesopool/agent/api"
 	"github.com/mesopool/mesopool/agent/archive"
@@ -207,4 +209,28 @@ func (r *agentRole) saved() func(task.Key, bool) (io.ReadCloser, error) {
 		return nil
 	}
 	return r.logs.Open
+}
+
+// rereader reads the resources of the configuration file again, which may have
+// changed; empty: it makes no sense. Nil: the resources come from elsewhere.
+func rereader(v *viper.Viper) func() resources.Resources {
+	path := v.GetString("config")
+	text := func() string {
+		file := viper.New()
+		file.SetConfigFile(path)
+		if file.ReadInConfig() != nil {
+			return ""
+		}
+		return file.GetString("resources")
+	}
+	if path == "" || text() != v.GetString("resources") {
+		return nil
+	}
+	return func() resources.Resources {
+		r, err := resources.Parse(text())
+		if err != nil {
+			return nil
+		}
+		return r
+	}
 }

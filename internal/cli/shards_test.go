@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/viper"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/agent"
@@ -278,5 +279,36 @@ func TestShapeFlags(t *testing.T) {
 	r := &agentRole{overcommit: 1500, ports: resources.Resources{}}
 	if got := r.offered(resources.NewScalar("cpus", 2000)); fmt.Sprint(got) != "cpus:3" {
 		t.Errorf("offered %s", got)
+	}
+}
+
+// Resources of the configuration file can change while the agent runs; nonsense
+// changes nothing, and a flag is above the file.
+func TestResourcesAreReadAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("resources: cpus:4")
+	v := viper.New()
+	v.Set("config", path)
+	v.Set("resources", "cpus:4")
+	r := &agentRole{resources: resources.NewScalar("cpus", 4000), reread: rereader(v)}
+	for text, want := range map[string]string{"resources: cpus:8": "cpus:8", "resources: nonsense": "", "{": "", "resources: cpus:2": "cpus:2"} {
+		write(text)
+		if got := r.has(t.Context()).String(); got != want {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+	v.Set("resources", "cpus:5")
+	if rereader(v) != nil {
+		t.Error("the file is above the flag")
+	}
+	backend := &agentRole{provider: memory.New(memory.Config{})}
+	if got := backend.has(t.Context()); !got.Scalars().Contains(memory.DefaultTotal) {
+		t.Errorf("of the backend: %s", got)
 	}
 }

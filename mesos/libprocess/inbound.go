@@ -66,7 +66,10 @@ func (c *inbound) run() {
 				err = c.flush()
 			}
 		case partial:
-			err = c.fill()
+			if err = c.fill(); err == nil && c.end-c.start > c.node.cfg.MaxMessage+maxHead {
+				err = errTooLarge
+				c.node.cfg.ErrorLog.Warn("connection given up: a message is too large", "peer", c.ip, "most", c.node.cfg.MaxMessage)
+			}
 		case unusual:
 			if err = c.flush(); err == nil {
 				c.node.plain.give(c.conn, c.buf[c.start:c.end])
@@ -299,7 +302,7 @@ func (n *Node) serveMessage(w http.ResponseWriter, r *http.Request, sender strin
 		text(w, http.StatusInternalServerError, "Failed to decode URL path: "+err.Error())
 		return
 	}
-	body, err := readBody(w, r)
+	body, err := readBody(w, r, int64(n.cfg.MaxMessage))
 	if err != nil {
 		text(w, bodyStatus(err), "Failed to read the message: "+err.Error())
 		return
@@ -313,7 +316,7 @@ func (n *Node) serveMessage(w http.ResponseWriter, r *http.Request, sender strin
 	w.WriteHeader(http.StatusAccepted)
 }
 
-var errTooLarge = errors.New("larger than 1 GiB")
+var errTooLarge = errors.New("it is too large")
 
 func bodyStatus(err error) int {
 	var limit *http.MaxBytesError
@@ -323,8 +326,8 @@ func bodyStatus(err error) int {
 	return http.StatusBadRequest
 }
 
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	var body io.Reader = http.MaxBytesReader(w, r.Body, maxMessage)
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	var body io.Reader = http.MaxBytesReader(w, r.Body, most)
 	if r.Header.Get("Content-Encoding") == "gzip" {
 		z, err := gzip.NewReader(body)
 		if err != nil {
@@ -332,8 +335,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		}
 		body = z
 	}
-	out, err := io.ReadAll(io.LimitReader(body, maxMessage+1))
-	if err == nil && len(out) > maxMessage {
+	out, err := io.ReadAll(io.LimitReader(body, most+1))
+	if err == nil && int64(len(out)) > most {
 		err = errTooLarge
 	}
 	return out, err

@@ -50,6 +50,10 @@ type Config struct {
 	// Zero is DefaultMaxQueue. A message that finds the queue empty is taken at
 	// any size.
 	MaxQueue int
+	// MaxMessage is how large a message may be, in bytes; a connection that brings
+	// a larger one is given up. Zero is 1 GiB, which has room for the largest
+	// re-registration of an agent.
+	MaxMessage int
 	// RequirePeerIP answers 400 to messages whose sender claims another IP
 	// address than that of its connection.
 	RequirePeerIP bool
@@ -97,6 +101,9 @@ func NewNode(cfg Config) *Node {
 	}
 	if cfg.ErrorLog == nil {
 		cfg.ErrorLog = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxMessage <= 0 || cfg.MaxMessage > maxMessage {
+		cfg.MaxMessage = maxMessage
 	}
 	if cfg.MaxQueue == 0 {
 		cfg.MaxQueue = DefaultMaxQueue

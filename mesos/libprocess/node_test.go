@@ -492,3 +492,39 @@ func benchmarkSend(b *testing.B, size int) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
 }
+
+// A message that is larger than allowed costs no more than what is allowed, in
+// whatever form it comes.
+func TestTooLargeMessages(t *testing.T) {
+	got := make(chan string, 10)
+	n := newNode(t, Config{MaxMessage: 100_000})
+	n.Handle("a", func(m Message) { got <- fmt.Sprint(len(m.Body)) })
+	start(t, n)
+	post := func(head string, body []byte) (answer string) {
+		conn, err := net.Dial("tcp", n.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		go func() {
+			io.WriteString(conn, "POST /a/m HTTP/1.1\r\nLibprocess-From: x@127.0.0.1:1\r\nHost: x\r\n"+head+"\r\n\r\n")
+			conn.Write(body)
+		}()
+		line, _ := bufio.NewReader(conn).ReadString('\n')
+		return strings.TrimSpace(line)
+	}
+	big := bytes.Repeat([]byte("x"), 1_000_000)
+	if got := post("Content-Length: 1000000", big); strings.Contains(got, "202") {
+		t.Errorf("a large message: %q", got)
+	}
+	if got := post("X-Other: header\r\nContent-Length: 1000000", big); !strings.Contains(got, "413") {
+		t.Errorf("a large message over net/http: %q", got)
+	}
+	if got := post("Content-Length: 100000", big[:100_000]); !strings.Contains(got, "202") {
+		t.Errorf("the largest: %q", got)
+	}
+	if n := next(t, got); n != "100000" {
+		t.Errorf("%s bytes came", n)
+	}
+}

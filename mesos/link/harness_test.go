@@ -29,6 +29,10 @@ var quiet = slog.New(slog.DiscardHandler)
 func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
+	for end := time.Now().Add(limit); err != nil && time.Now().Before(end); { // a port of before may be another client's for a while
+		time.Sleep(10 * time.Millisecond)
+		l, err = net.Listen("tcp", address)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,12 +44,13 @@ type fakeMaster struct {
 	t     *testing.T
 	node  *libprocess.Node
 	inbox chan libprocess.Message
+	limit time.Duration // how long it waits for a message
 	stop  func()
 }
 
 func newMaster(t *testing.T, address string) *fakeMaster {
 	t.Helper()
-	m := &fakeMaster{t: t, inbox: make(chan libprocess.Message, 1000)}
+	m := &fakeMaster{t: t, inbox: make(chan libprocess.Message, 1000), limit: limit}
 	m.node = libprocess.NewNode(libprocess.Config{Listener: listen(t, address)})
 	for _, id := range []string{"master", "slave-observer(1)"} {
 		m.node.Handle(id, func(x libprocess.Message) {
@@ -78,7 +83,7 @@ func (m *fakeMaster) upid() libprocess.UPID { return m.node.UPID("master") }
 // expect returns the next message of the type, past all others.
 func expect[T proto.Message](m *fakeMaster, into T) (T, libprocess.Message) {
 	m.t.Helper()
-	timeout := time.After(limit)
+	timeout := time.After(m.limit)
 	for {
 		select {
 		case x := <-m.inbox:

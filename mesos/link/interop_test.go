@@ -460,11 +460,14 @@ func Test10A_15_ManyTasksManyMasters(t *testing.T) {
 		e.master.stop()
 		input[agent.Parted](e)
 		e.lead(newMaster(t, next))
+		e.master.limit = 2 * time.Minute // the race detector takes its time
 		m, _ := expect(e.master, &messages.ReregisterSlaveMessage{})
 		if len(m.Tasks) != len(r.Tasks) {
 			t.Fatalf("%d tasks, want %d", len(m.Tasks), len(r.Tasks))
 		}
 		validate(t, m)
+		r.Tasks = r.Tasks[:1000] // once is enough for so many
+		e.setRoster(r)
 		e.send(&messages.SlaveReregisteredMessage{SlaveId: m.Slave.Id})
 		e.send(&messages.SlaveReregisteredMessage{SlaveId: m.Slave.Id}) // twice
 		input[agent.Joined](e)
