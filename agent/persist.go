@@ -89,24 +89,34 @@ func (s *savedRecord) full(spec task.Spec) (Record, error) {
 	return r, nil
 }
 
-// saveOps turns the effects that concern the store into its operations. Of
-// several saves of one task in a batch only the last is written: all point to
-// the same record, which by now is what the last one means.
-func saveOps(fx []Effect) ([]store.Op, error) {
-	var ops []store.Op
-	var err error
-	last, specs := map[task.Key]int{}, map[task.Key]bool{}
+// writer turns the effects that concern the store into its operations. It keeps
+// its memory from batch to batch.
+type writer struct{ marks map[task.Key]saveMark }
+
+// saveMark is what a batch wants saved of a task.
+type saveMark struct {
+	last int  // the effect that says so last
+	spec bool // the specification too
+}
+
+func newWriter() *writer { return &writer{map[task.Key]saveMark{}} }
+
+// ops: of several saves of one task in a batch only the last is written: all
+// point to the same record, which by now is what the last one means.
+func (w *writer) ops(fx []Effect) ([]store.Op, error) {
+	clear(w.marks)
 	for i, e := range fx {
-		if s, ok := e.(Save); ok {
-			last[s.Key] = i
-			specs[s.Key] = s.Record != nil && (specs[s.Key] || s.Spec)
+		if e, ok := e.(Save); ok {
+			w.marks[e.Key] = saveMark{i, e.Record != nil && (w.marks[e.Key].spec || e.Spec)}
 		}
 	}
+	var ops []store.Op
+	var err error
 	for i, e := range fx {
 		switch e := e.(type) {
 		case Save:
-			if last[e.Key] == i {
-				ops, err = saveTask(ops, e, specs[e.Key])
+			if mark := w.marks[e.Key]; mark.last == i {
+				ops, err = saveTask(ops, e, mark.spec)
 			}
 		case SaveDrain:
 			ops, err = saveValue(ops, drainKey, e.Config == nil, e.Config)

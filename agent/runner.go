@@ -75,6 +75,7 @@ type Runner struct {
 	probe *prober
 	link  Link
 
+	state   *writer
 	inbox   *loop.Inbox[any] // Input or func(*Core)
 	stopped chan struct{}
 }
@@ -101,7 +102,7 @@ func NewRunner(opt Options) *Runner {
 	}
 	return &Runner{
 		opt: opt, log: opt.Log, calls: newCallQueue(opt.Workers), probe: probe,
-		inbox: loop.New[any](), stopped: make(chan struct{}),
+		state: newWriter(), inbox: loop.New[any](), stopped: make(chan struct{}),
 	}
 }
 
@@ -168,7 +169,7 @@ func (r *Runner) Run(ctx context.Context, link Link) error {
 // then lets everything else leave.
 func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
 	fx, views := step(core, inputs)
-	ops, err := saveOps(fx)
+	ops, err := r.state.ops(fx)
 	if err != nil {
 		return err
 	}

@@ -178,7 +178,7 @@ func (w *world) flush() {
 		w.start()
 		return
 	}
-	ops, err := saveOps(fx)
+	ops, err := newWriter().ops(fx)
 	if err == nil {
 		err = w.disk.Commit(context.Background(), ops)
 	}
