@@ -11,7 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
   cat <<'EOF'
-usage: ./start.sh [cluster] [--no-open] [--sim]
+usage: ./start.sh [cluster] [--no-open] [--endpoint | --sim]
        ./start.sh [cluster] --status
        ./start.sh [cluster] --down
 
@@ -20,6 +20,8 @@ virtual agent that runs tasks as containers of the Docker engine, Marathon and
 Consul. Several clusters can live side by side on one engine.
 
   --no-open   do not open the browser
+  --endpoint  the cluster of a team: it has no access to the engine but through a
+              Triton-style endpoint, which shows it only what is its own
   --sim       no Docker: one process with a simulated data center
   --status    say what runs and where
   --down      remove the cluster with its tasks, its state and its network
@@ -33,13 +35,14 @@ EOF
 }
 
 parse() {
-  cluster="" action=start open=true sim=false
+  cluster="" action=start open=true sim=false team=false
   while [ $# -gt 0 ]; do
     case $1 in
       --down) action=down ;;
       --status) action=status ;;
       --no-open) open=false ;;
       --sim) sim=true ;;
+      --endpoint) team=true ;;
       -h | --help) usage && exit 0 ;;
       -*) fail "\"$1\" is no option of start.sh: ./start.sh --help lists them" ;;
       *)
@@ -51,6 +54,7 @@ parse() {
     shift
   done
   : "${cluster:=mesos}"
+  if $team && $sim; then fail "--endpoint and --sim do not go together: a simulated cluster has no engine to share"; fi
 }
 
 # ---- start -----------------------------------------------------------------
@@ -63,15 +67,30 @@ start() {
     fail "the cluster \"$cluster\" runs as a simulation: ./start.sh $cluster --down ends it, or choose another name"
   fi
   refuse_strangers "$cluster"
-  engine_settings
-  ensure_mesopool_image
   local fresh=true
   if [ -n "$(role_container "$cluster" master)" ]; then fresh=false; fi
+  choose_mode
+  engine_settings
+  ensure_mesopool_image
+  if $team && ! enter_team "$cluster"; then
+    undo_if "$fresh"
+    fail "the team \"$cluster\" could not be set up at the endpoint: the messages above say why"
+  fi
   start_roles "$fresh"
   ensure_sample_images
   wait_for_roles "$fresh"
   start_consul
   show_next_steps
+}
+
+# choose_mode: a cluster stays what it is, a team or not.
+choose_mode() {
+  if is_team "$cluster"; then
+    team=true
+  elif $team && cluster_exists "$cluster"; then
+    fail "the cluster \"$cluster\" runs on the engine itself: ./start.sh $cluster --down removes it, or choose another name"
+  fi
+  if $team; then need_team_name "$cluster"; fi
 }
 
 # start_roles brings up everything but Consul, which may have to be built. The
@@ -83,7 +102,7 @@ start_roles() { # <fresh>
   trap 'unlock "'"$guard"'"' EXIT
   choose_ports "$cluster"
   say "Starting the cluster \"$cluster\"."
-  fill_certs "$MESOPOOL_IMAGE"
+  fill_certs "$MESOPOOL_IMAGE" "${certs_from:-${DOCKER_CERT_PATH:-$HOME/.docker}}"
   if ! compose up -d master agent marathon; then
     undo_if "$1"
     fail "the cluster's containers did not start: the messages above say why"
@@ -158,12 +177,26 @@ Next steps, to copy:
   curl "http://\$MARATHON/v2/apps/hello/tasks"
   curl -X PUT -H 'Content-Type: application/json' -d '{"instances": 5}' "http://\$MARATHON/v2/apps/hello"
   docker ps --filter label=$TASK_LABEL=$cluster
+EOF
+  if $team; then team_steps; fi
+  cat <<EOF
 
   compose/tasks has more: nginx and Couchbase from a registry, and a NATS cluster
   with a load generator (sample-nats.json, sample-load.json) that needs none.
   ./start.sh $cluster --down removes all of it.
 EOF
   open_browser "http://$MARATHON" "http://$MASTER"
+}
+
+# team_steps: a team's containers are seen through the endpoint only.
+team_steps() {
+  cat <<EOF
+
+  env.sh also points the docker command at what the team sees of the engine, which
+  is what is its own. Back to the engine:
+
+  eval "\$(bash env.sh $cluster --unset)"
+EOF
 }
 
 # open_browser opens pages where a person sits in front of a desktop.
@@ -211,12 +244,18 @@ status() {
   role_status agent "" ""
   role_status marathon "$MARATHON" "http://$MARATHON/ping"
   role_status consul "$CONSUL" "http://$CONSUL/v1/status/leader"
-  say "  tasks: $(docker ps -q --filter "label=$TASK_LABEL=$cluster" | wc -l | tr -d ' ') running containers"
+  if is_team "$cluster"; then
+    role_status endpoint "" ""
+    say "  tasks: $(team_docker "$cluster" ps -q | wc -l | tr -d ' ') running containers, seen through the endpoint at $(endpoint_address)"
+  else
+    say "  tasks: $(docker ps -q --filter "label=$TASK_LABEL=$cluster" | wc -l | tr -d ' ') running containers"
+  fi
 }
 
 role_status() { # <role> <address> <url>
   local id state=missing word=""
   id=$(role_container "$cluster" "$1")
+  if [ "$1" = endpoint ]; then id=$(endpoint_container); fi
   if [ -n "$id" ]; then state=$(docker inspect --format '{{.State.Status}}' "$id"); fi
   if [ -n "$3" ]; then
     if answers "$3"; then word="answers at http://$2"; else word="does not answer at http://$2"; fi
@@ -225,6 +264,7 @@ role_status() { # <role> <address> <url>
 }
 
 parse "$@"
+leave_team_view
 case $action in
   start) if $sim; then sim_start "$cluster"; else start; fi ;;
   down) down ;;

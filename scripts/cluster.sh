@@ -1,6 +1,10 @@
 # Clusters on a Docker engine: ports, Compose, removal. Sourced by start.sh and
 # env.sh after lib.sh.
 # shellcheck shell=bash disable=SC2154,SC2034
+. "$root/scripts/team.sh"
+
+# COMPOSE_OVERRIDE is a further file for Compose: that of teams.
+COMPOSE_OVERRIDE=""
 
 # compose runs the Compose tool for the cluster; what it says is shown only if
 # it fails.
@@ -8,7 +12,7 @@ compose() { # <arguments...>
   local out
   # docker-compose 1.x would take these bundles for the engine's own authority.
   # shellcheck disable=SC2086 # COMPOSE may be two words
-  if ! out=$(env -u REQUESTS_CA_BUNDLE -u CURL_CA_BUNDLE $COMPOSE -f "$root/compose/docker-compose.yml" "$@" 2>&1 </dev/null); then
+  if ! out=$(env -u REQUESTS_CA_BUNDLE -u CURL_CA_BUNDLE $COMPOSE -f "$root/compose/docker-compose.yml" ${COMPOSE_OVERRIDE:+-f "$COMPOSE_OVERRIDE"} "$@" 2>&1 </dev/null); then
     printf '%s\n' "$out" >&2
     return 1
   fi
@@ -71,18 +75,26 @@ need_reachable() { # <endpoint>
   fail "the engine at $1 is on another machine, whose loopback cannot be reached from here: run start.sh there, or set MESOPOOL_PUBLISH to an address of that machine (anyone who reaches it can then run containers)"
 }
 
-# fill_certs copies the user's certificates into the agent's volume, which works
-# with engines elsewhere too.
-fill_certs() { # <image>
-  local from=${DOCKER_CERT_PATH:-$HOME/.docker} helper file
+# fill_certs copies the certificates for what the agent talks to into its
+# volume, which works with engines elsewhere too.
+fill_certs() { # <image> <folder>
+  local from=$2 helper file
   if [ -z "${MESOPOOL_ENGINE_CERT_PATH:-}" ]; then return; fi
   for file in ca.pem cert.pem key.pem; do
-    if [ ! -r "$from/$file" ]; then fail "there is no readable $from/$file, which the agent needs for the engine at $MESOPOOL_ENGINE_HOST: set DOCKER_CERT_PATH"; fi
+    if [ ! -r "$from/$file" ]; then fail "there is no readable $from/$file, which the agent needs for $MESOPOOL_ENGINE_HOST: set DOCKER_CERT_PATH"; fi
   done
   compose up --no-start agent || fail "the agent's container could not be made: the messages above say why"
   helper=$(docker create --volume "${COMPOSE_PROJECT_NAME}_engine-certs:/certs" "$1" version)
-  for file in ca.pem cert.pem key.pem; do docker cp "$from/$file" "$helper:/certs/$file" >/dev/null; done
+  copy_certs "$from" "$helper" || fail "the certificates could not be copied for the agent: the messages above say why"
   docker rm "$helper" >/dev/null
+}
+
+# copy_certs copies a folder's certificates, and a team's SSH key, into a
+# container's /certs.
+copy_certs() { # <folder> <container>
+  local file
+  for file in ca.pem cert.pem key.pem; do docker cp "$1/$file" "$2:/certs/$file" >/dev/null || return 1; done
+  if [ -f "$1/id" ]; then docker cp "$1/id" "$2:/certs/id" >/dev/null; fi
 }
 
 # ---- ports -----------------------------------------------------------------
@@ -163,13 +175,17 @@ cluster_network() { # <cluster>
 }
 
 cluster_exists() { # <cluster>
-  [ -n "$(role_containers "$1")$(task_containers "$1")$(cluster_network "$1")" ]
+  [ -n "$(role_containers "$1")$(task_containers "$1")$(cluster_network "$1")$(team_keys "$1")" ]
 }
 
 # remove_cluster removes everything of a cluster and nothing else. The roles go
 # first, so that nobody replaces the tasks.
 remove_cluster() { # <cluster>
   local quiet=0
+  if is_team "$1"; then
+    remove_team "$1"
+    return
+  fi
   role_containers "$1" | remove_containers
   while [ "$quiet" -lt 2 ]; do # what the agent was just starting may still appear
     if [ -z "$(task_containers "$1")" ]; then

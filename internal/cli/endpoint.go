@@ -32,7 +32,7 @@ func endpointFlags(f *pflag.FlagSet) {
 	stateFlag(f)
 	addressFlags(f, 2376)
 	f.Int("cloudapi-port", 8443, "the port of CloudAPI; 0: none")
-	f.String("hostname", "", "a further name or address that the server's certificate is for")
+	f.StringSlice("hostname", nil, "further names and addresses that the server's certificate is for")
 	f.String("backend", "memory", "what runs the containers: memory (a simulated data center), or engine (a Docker engine)")
 	f.String("docker", "", "engine: its endpoint; default: DOCKER_HOST, or the local engine")
 	f.String("name", "mesopool", "engine: what is the endpoint's own there is named after this")
@@ -93,7 +93,7 @@ func runEndpoint(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	hosts := []string{at.advertise.Addr().String(), v.GetString("hostname")}
+	hosts := append(v.GetStringSlice("hostname"), at.advertise.Addr().String())
 	server, err := endpoint.New(cloud, endpoint.Options{
 		IdleCut: v.GetDuration("idle-cut"), HonourKillSignal: v.GetBool("honour-kill-signal"), Hosts: hosts,
 	})
