@@ -53,6 +53,7 @@ func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 	a := &agent{
 		AgentInfo: info, connected: true, registered: now,
 		tasks: map[task.Key]*Task{}, executors: map[executorKey]resources.Resources{},
+		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{},
 	}
 	c.agents[a.ID] = a
 	c.byPID[a.PID] = a
@@ -104,6 +105,9 @@ func (c *Core) updateAgent(cmd UpdateAgent, fx []Effect) ([]Effect, error) {
 		return fx, fmt.Errorf("%w: an update of the unknown agent %s", ErrIgnored, cmd.Agent)
 	}
 	a.ResourceVersion = cmd.ResourceVersion
+	if cmd.Listed {
+		fx = c.agentOperations(a, cmd.Operations, fx)
+	}
 	return fx, nil
 }
 
@@ -195,7 +199,10 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 		fx = append(fx, Unwatch{Agent: a.ID, PID: a.PID})
 		delete(c.byPID, a.PID)
 	}
-	before := a.Resources
+	before, brought := a.Resources, cmd.Agent.Resources.Checkpointed()
+	if !cmd.Agent.ResourceProvider {
+		cmd.Agent.Resources = takeMarks(before, cmd.Agent.Resources)
+	}
 	a.AgentInfo, a.connected, a.pings, a.reregister = cmd.Agent, true, 0, now
 	c.byPID[a.PID] = a
 	c.totalChanged(before, a.Resources)
@@ -209,7 +216,11 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 			fx = toAgent(a, KillTask{Key: t.Key}, fx)
 		}
 	}
-	return c.agentFrameworks(a, cmd.Frameworks, fx)
+	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
+	if kept := a.Resources.Checkpointed(); !a.ResourceProvider && !kept.Equal(brought) {
+		fx = toAgent(a, CheckpointResources{Resources: kept}, fx)
+	}
+	return fx
 }
 
 // reconcileAgent compares what the agent reports with what is known: unknown
@@ -265,6 +276,7 @@ func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
 	c.lost[a.ID] = now
 	c.count.AgentsUnreachable++
 	fx = c.rescindAgent(a, fx)
+	fx = c.endOperations(a, OperationUnreachable, "Agent "+a.Hostname+" is unreachable", fx)
 	for _, t := range c.tasksOf(a) {
 		f := c.frameworks[t.Key.Framework]
 		if f == nil {
@@ -294,6 +306,7 @@ func lostAs(f *framework, s task.State) task.State {
 func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []Effect {
 	c.count.AgentRemovals++
 	fx = c.rescindAgent(a, fx)
+	fx = c.endOperations(a, OperationGoneByOperator, "Agent removed: "+why, fx)
 	for _, t := range c.tasksOf(a) {
 		f := c.frameworks[t.Key.Framework]
 		if f == nil {

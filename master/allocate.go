@@ -119,9 +119,10 @@ func (c *Core) pick(now time.Time, a *agent, free resources.Resources) (*framewo
 			if f == nil || !f.wants(role, a) {
 				continue
 			}
+			mine := f.understands(usable)
 			flt := f.filters[filterKey{role, a.ID}]
-			part := c.cut(a, usable, flt)
-			if !flt.holds(now, part) {
+			part := c.cut(a, mine, flt)
+			if c.allocatable(part) && !flt.holds(now, part) {
 				return f, role, part
 			}
 		}
@@ -139,6 +140,18 @@ func (f *framework) wants(role string, a *agent) bool {
 		return false
 	}
 	return true
+}
+
+// understands leaves out what the framework's capabilities do not cover
+// (hierarchical.cpp, stripIncapableResources).
+func (f *framework) understands(r resources.Resources) resources.Resources {
+	has := &f.Capabilities
+	if !slices.ContainsFunc(r, func(x resources.Resource) bool { return x.Revocable || x.Shared || len(x.Reservations) > 1 }) {
+		return r
+	}
+	return r.Filter(func(x *resources.Resource) bool {
+		return (!x.Revocable || has.Revocable) && (!x.Shared || has.Shared) && (len(x.Reservations) < 2 || has.ReservationRefinement)
+	})
 }
 
 // allocatable: any one of the smallest amounts makes an offer worth while.
@@ -189,21 +202,13 @@ func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part re
 	c.nextOffer++
 	c.offers[o.ID] = o
 	f.offers[o.ID] = o
+	a.offers[o.ID] = o
 	a.offered = a.offered.Add(o.Resources...)
 	c.share(f, o.Resources, true)
 	if c.cfg.OfferTimeout > 0 {
 		c.timers.Add(now.Add(c.cfg.OfferTimeout), timer{timerOffer, o.ID})
 	}
 	return o
-}
-
-func (c *Core) sortedOffers() []*Offer {
-	out := make([]*Offer, 0, len(c.offers))
-	for _, o := range c.offers {
-		out = append(out, o)
-	}
-	slices.SortFunc(out, byOfferID)
-	return out
 }
 
 // byOfferID orders O9 before O10.

@@ -3,6 +3,7 @@ package master
 import (
 	"time"
 
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -33,10 +34,22 @@ type (
 	// Pong is an agent's answer to a ping.
 	Pong struct{ Agent string }
 
-	// UpdateAgent carries the agent's new resource version.
+	// UpdateAgent carries the agent's new resource version and, if Listed, the
+	// operations whose end nobody has acknowledged.
 	UpdateAgent struct {
 		PID, Agent      string
 		ResourceVersion []byte
+		Operations      []*Operation
+		Listed          bool
+	}
+
+	// OperationStatus is an agent's report about an operation. A zero Status
+	// wants no acknowledgement.
+	OperationStatus struct {
+		Agent, Framework, ID string
+		UUID, Status         task.UUID
+		State                OperationState
+		Wire                 []byte // the OperationStatus as sent
 	}
 
 	// StatusUpdate is an agent's report about a task.
@@ -82,11 +95,13 @@ type (
 	// Teardown ends a framework and all its tasks.
 	Teardown struct{ Framework string }
 
-	// Accept uses offers; what the launches leave goes back.
+	// Accept uses offers; what the launches leave goes back. The changes are
+	// done between the launches, in order.
 	Accept struct {
 		Framework string
 		Offers    []string
 		Launches  []Launch
+		Changes   []Change
 		Refuse    time.Duration
 	}
 
@@ -132,6 +147,24 @@ type (
 		Tasks     []ReconcileTask
 	}
 
+	// AcknowledgeOperation says that an operation's status has arrived.
+	AcknowledgeOperation struct {
+		Framework, ID string
+		Status        task.UUID
+	}
+
+	// ReconcileOperations asks for the state of operations; none means all.
+	ReconcileOperations struct {
+		Framework  string
+		Operations []ReconcileTask
+	}
+
+	// Operate is a change that an operator asks for.
+	Operate struct {
+		Agent  string
+		Change Change
+	}
+
 	// Message goes from a framework to an executor.
 	Message struct {
 		Framework, Agent, Executor string
@@ -154,31 +187,35 @@ type ReconcileTask struct {
 	Agent string
 }
 
-func (Recover) command()          {}
-func (RegisterAgent) command()    {}
-func (ReregisterAgent) command()  {}
-func (UnregisterAgent) command()  {}
-func (AgentExited) command()      {}
-func (Pong) command()             {}
-func (UpdateAgent) command()      {}
-func (StatusUpdate) command()     {}
-func (ExitedExecutor) command()   {}
-func (ExecutorMessage) command()  {}
-func (Subscribe) command()        {}
-func (Disconnect) command()       {}
-func (UpdateFramework) command()  {}
-func (Teardown) command()         {}
-func (Accept) command()           {}
-func (Decline) command()          {}
-func (Revive) command()           {}
-func (Suppress) command()         {}
-func (Kill) command()             {}
-func (ShutdownExecutor) command() {}
-func (Acknowledge) command()      {}
-func (Reconcile) command()        {}
-func (Message) command()          {}
-func (SetWeight) command()        {}
-func (Tick) command()             {}
+func (Recover) command()              {}
+func (RegisterAgent) command()        {}
+func (ReregisterAgent) command()      {}
+func (UnregisterAgent) command()      {}
+func (AgentExited) command()          {}
+func (Pong) command()                 {}
+func (UpdateAgent) command()          {}
+func (StatusUpdate) command()         {}
+func (ExitedExecutor) command()       {}
+func (ExecutorMessage) command()      {}
+func (Subscribe) command()            {}
+func (Disconnect) command()           {}
+func (UpdateFramework) command()      {}
+func (Teardown) command()             {}
+func (Accept) command()               {}
+func (Decline) command()              {}
+func (Revive) command()               {}
+func (Suppress) command()             {}
+func (Kill) command()                 {}
+func (ShutdownExecutor) command()     {}
+func (Acknowledge) command()          {}
+func (Reconcile) command()            {}
+func (Message) command()              {}
+func (OperationStatus) command()      {}
+func (AcknowledgeOperation) command() {}
+func (ReconcileOperations) command()  {}
+func (Operate) command()              {}
+func (SetWeight) command()            {}
+func (Tick) command()                 {}
 
 // Effect is one thing that the shell must do, after the Persists of the batch
 // are committed.
@@ -247,6 +284,15 @@ type (
 		Unreachable time.Time
 	}
 
+	// OperationUpdate is an operation's status. Wire is set when an agent made
+	// it; otherwise the shell encodes the rest.
+	OperationUpdate struct {
+		ID, Agent string
+		State     OperationState
+		Message   string
+		Wire      []byte
+	}
+
 	// AgentLost says that an agent is gone, with its tasks.
 	AgentLost struct{ Agent string }
 
@@ -266,14 +312,15 @@ type (
 	Failed struct{ Message string }
 )
 
-func (Subscribed) event()   {}
-func (Offers) event()       {}
-func (Rescind) event()      {}
-func (Update) event()       {}
-func (AgentLost) event()    {}
-func (ExecutorLost) event() {}
-func (FromExecutor) event() {}
-func (Failed) event()       {}
+func (Subscribed) event()      {}
+func (Offers) event()          {}
+func (Rescind) event()         {}
+func (Update) event()          {}
+func (AgentLost) event()       {}
+func (OperationUpdate) event() {}
+func (ExecutorLost) event()    {}
+func (FromExecutor) event()    {}
+func (Failed) event()          {}
 
 // AgentMessage is what an agent is told.
 type AgentMessage interface{ agentMessage() }
@@ -308,6 +355,24 @@ type (
 		UUID task.UUID
 	}
 
+	// ApplyOperation has the agent change marks.
+	ApplyOperation struct {
+		Framework string // "" for an operator
+		Wire      []byte
+		UUID      task.UUID
+		Version   []byte // the agent's resource version
+	}
+
+	// CheckpointResources names all that an agent must keep, which is one that
+	// does not keep the books of operations itself.
+	CheckpointResources struct{ Resources resources.Resources }
+
+	// AckOperation acknowledges an operation's status.
+	AckOperation struct{ UUID, Status task.UUID }
+
+	// AskOperations names operations that the agent should know and did not list.
+	AskOperations struct{ UUIDs []task.UUID }
+
 	// ShutdownFramework ends all tasks of a framework.
 	ShutdownFramework struct{ Framework string }
 
@@ -333,14 +398,18 @@ type MissingTasks struct {
 	Tasks     []*Task
 }
 
-func (Registered) agentMessage()        {}
-func (Reregistered) agentMessage()      {}
-func (Ping) agentMessage()              {}
-func (RunTask) agentMessage()           {}
-func (KillTask) agentMessage()          {}
-func (AckUpdate) agentMessage()         {}
-func (ShutdownFramework) agentMessage() {}
-func (KillExecutor) agentMessage()      {}
-func (ToExecutor) agentMessage()        {}
-func (FrameworkUpdated) agentMessage()  {}
-func (Shutdown) agentMessage()          {}
+func (Registered) agentMessage()          {}
+func (Reregistered) agentMessage()        {}
+func (Ping) agentMessage()                {}
+func (RunTask) agentMessage()             {}
+func (KillTask) agentMessage()            {}
+func (AckUpdate) agentMessage()           {}
+func (ShutdownFramework) agentMessage()   {}
+func (KillExecutor) agentMessage()        {}
+func (ToExecutor) agentMessage()          {}
+func (FrameworkUpdated) agentMessage()    {}
+func (Shutdown) agentMessage()            {}
+func (ApplyOperation) agentMessage()      {}
+func (CheckpointResources) agentMessage() {}
+func (AckOperation) agentMessage()        {}
+func (AskOperations) agentMessage()       {}

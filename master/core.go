@@ -47,6 +47,7 @@ var (
 	ErrNotSubscribed    = errors.New("the framework is not subscribed")
 	ErrInvalid          = errors.New("the command is not valid")
 	ErrIgnored          = errors.New("the message has no effect")
+	ErrConflict         = errors.New("there is not enough that is free")
 )
 
 // Core is the master's brain. It is not safe for concurrent use.
@@ -71,8 +72,8 @@ type Core struct {
 	lastRun time.Time
 	turn    int // which agent the next round starts with
 
-	nextAgent, nextFramework, nextOffer int
-	count                               Counters
+	nextAgent, nextFramework, nextOffer, nextOperation int
+	count                                              Counters
 }
 
 // Counters count what has happened since the start.
@@ -94,6 +95,8 @@ type agent struct {
 	executors  map[executorKey]resources.Resources
 	used       resources.Resources // by tasks and executors
 	offered    resources.Resources
+	offers     map[string]*Offer
+	operations map[task.UUID]*Operation
 }
 
 type executorKey struct{ framework, executor string }
@@ -117,6 +120,7 @@ type framework struct {
 	done        []*Task // completed, oldest first
 	offers      map[string]*Offer
 	filters     map[filterKey]*filter
+	operations  map[string]*Operation // by the framework's ID
 }
 
 // NewCore returns a master that knows nothing yet.
@@ -143,6 +147,8 @@ func (c *Core) Apply(now time.Time, cmd Command, fx []Effect) ([]Effect, error) 
 		return c.statusUpdate(now, cmd, fx)
 	case Tick:
 		return c.tick(now, fx), nil
+	case OperationStatus, AcknowledgeOperation, ReconcileOperations, Operate:
+		return c.applyOperation(cmd, fx)
 	case Kill, Reconcile, Message, ShutdownExecutor, ExecutorMessage, ExitedExecutor:
 		return c.applyTask(now, cmd, fx)
 	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress, SetWeight:
@@ -150,6 +156,20 @@ func (c *Core) Apply(now time.Time, cmd Command, fx []Effect) ([]Effect, error) 
 	default:
 		return c.applyAgent(now, cmd, fx)
 	}
+}
+
+func (c *Core) applyOperation(cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case OperationStatus:
+		return c.operationStatus(cmd, fx)
+	case AcknowledgeOperation:
+		return c.acknowledgeOperation(cmd, fx)
+	case ReconcileOperations:
+		return c.reconcileOperations(cmd, fx)
+	case Operate:
+		return c.operate(cmd, fx)
+	}
+	return fx, nil
 }
 
 func (c *Core) applyTask(now time.Time, cmd Command, fx []Effect) ([]Effect, error) {

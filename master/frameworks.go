@@ -13,7 +13,7 @@ import (
 func newFramework(info FrameworkInfo, now time.Time) *framework {
 	return &framework{
 		FrameworkInfo: info, since: now, suppressed: map[string]bool{}, tasks: map[string]*Task{}, unreachable: map[string]*Task{},
-		offers: map[string]*Offer{}, filters: map[filterKey]*filter{},
+		offers: map[string]*Offer{}, filters: map[filterKey]*filter{}, operations: map[string]*Operation{},
 	}
 }
 
@@ -219,6 +219,7 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 	for _, a := range c.sortedAgents() {
 		c.dropExecutors(a, f.ID)
 	}
+	fx = c.orphanOperations(f, fx)
 	for _, role := range f.Roles {
 		c.leaveRole(f, role)
 	}

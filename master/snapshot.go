@@ -23,6 +23,7 @@ type Snapshot struct {
 	Used        resources.Scalars
 	Offered     resources.Scalars
 	Roles       []RoleView
+	Operations  []*Operation // by agent
 	Count       Counters
 	Config      Config
 }
@@ -83,6 +84,7 @@ func (c *Core) Collect() *Snapshot {
 		s.Agents = append(s.Agents, AgentView{
 			AgentInfo: a.AgentInfo, Connected: a.connected, Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,
 		})
+		s.Operations = append(s.Operations, c.operationsOf(a)...)
 		s.Used = s.Used.Add(a.used.Scalars())
 		s.Offered = s.Offered.Add(a.offered.Scalars())
 	}

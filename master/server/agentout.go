@@ -189,7 +189,7 @@ func rareMessage(e *master.ToAgent, silence time.Duration) (proto.Message, error
 	case master.Shutdown:
 		return &messages.ShutdownMessage{Message: &m.Message}, nil
 	}
-	return nil, fmt.Errorf("there is no message for %T", e.Message)
+	return operationMessage(e.Message)
 }
 
 // missingTasks names tasks that the agent did not report. The framework is in

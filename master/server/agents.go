@@ -42,6 +42,8 @@ func (s *Server) message(m libprocess.Message) error {
 		return s.reregisterAgent(m)
 	case "mesos.internal.UpdateSlaveMessage":
 		return s.updateAgent(m)
+	case "mesos.internal.UpdateOperationStatusMessage":
+		return s.operationStatus(m)
 	case "mesos.internal.UnregisterSlaveMessage":
 		return s.unregisterAgent(m)
 	case "mesos.internal.ExitedExecutorMessage":
@@ -385,7 +387,14 @@ func (s *Server) updateAgent(m libprocess.Message) error {
 	if err := proto.Unmarshal(m.Body, in); err != nil {
 		return err
 	}
-	s.put(master.UpdateAgent{PID: m.From.String(), Agent: in.SlaveId.GetValue(), ResourceVersion: in.ResourceVersionUuid.GetValue()})
+	operations, err := reportedOperations(in.Operations.GetOperations())
+	if err != nil {
+		return err
+	}
+	s.put(master.UpdateAgent{
+		PID: m.From.String(), Agent: in.SlaveId.GetValue(), ResourceVersion: in.ResourceVersionUuid.GetValue(),
+		Operations: operations, Listed: in.Operations != nil,
+	})
 	return nil
 }
 

@@ -47,6 +47,8 @@ func (e *encoder) heartbeat() {
 
 func rareEvent(event master.Event) *schedulerv1.Event {
 	switch event := event.(type) {
+	case master.OperationUpdate:
+		return operationEnd(&event)
 	case master.Rescind:
 		return &schedulerv1.Event{Type: schedulerv1.Event_RESCIND.Enum(), Rescind: &schedulerv1.Event_Rescind{OfferId: &mesosv1.OfferID{Value: &event.Offer}}}
 	case master.AgentLost:

@@ -33,6 +33,10 @@ func (s *Server) operator(w http.ResponseWriter, r *http.Request) {
 		answerError(w, err)
 		return
 	}
+	if _, op := operatorChange(call); op != nil {
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
 	answer(w, out, json)
 }
 
@@ -78,6 +82,9 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 		}
 		return nil, s.end(r, c.Teardown.FrameworkId.GetValue())
 	}
+	if agent, op := operatorChange(c); op != nil {
+		return nil, s.operateOn(r, agent, op)
+	}
 	return s.operateOnSnapshot(r, c.GetType())
 }
 
@@ -110,12 +117,10 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*master.Snapshot) (
 		masterv1.Call_GET_EXECUTORS: func(*master.Snapshot) (*masterv1.Response, error) {
 			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: &masterv1.Response_GetExecutors{}}, nil
 		},
-		masterv1.Call_GET_OPERATIONS: func(*master.Snapshot) (*masterv1.Response, error) {
-			return &masterv1.Response{Type: masterv1.Response_GET_OPERATIONS.Enum(), GetOperations: &masterv1.Response_GetOperations{}}, nil
-		},
-		masterv1.Call_GET_ROLES:   getRoles,
-		masterv1.Call_GET_STATE:   s.getState,
-		masterv1.Call_GET_METRICS: s.getMetrics,
+		masterv1.Call_GET_OPERATIONS: getOperations,
+		masterv1.Call_GET_ROLES:      getRoles,
+		masterv1.Call_GET_STATE:      s.getState,
+		masterv1.Call_GET_METRICS:    s.getMetrics,
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/mesopool/mesopool/master"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 )
 
 // routes finds a request's handler. Paths come bare or below /master, with or
@@ -44,6 +45,10 @@ func (s *Server) handlers() map[string]http.HandlerFunc {
 		"/health":           withCORS(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 		"/redirect":         s.redirect,
 		"/teardown":         s.teardown,
+		"/reserve":          s.olderOperation(mesosv1.Offer_Operation_RESERVE, "resources"),
+		"/unreserve":        s.olderOperation(mesosv1.Offer_Operation_UNRESERVE, "resources"),
+		"/create-volumes":   s.olderOperation(mesosv1.Offer_Operation_CREATE, "volumes"),
+		"/destroy-volumes":  s.olderOperation(mesosv1.Offer_Operation_DESTROY, "volumes"),
 		"/metrics":          s.prometheus().ServeHTTP,
 		"/metrics/snapshot": s.read(s.writeMetrics),
 		"/version":          s.read(s.writeVersion),
