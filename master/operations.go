@@ -130,8 +130,10 @@ func (c *Core) volumeClash(a *agent, op *resources.Operation) error {
 		case op.Kind == resources.OpCreate && slices.ContainsFunc(a.Resources, func(x resources.Resource) bool {
 			return x.Persistent() && x.ReservedTo() == v.ReservedTo() && x.Disk.PersistenceID == v.Disk.PersistenceID
 		}):
+			//lint:ignore ST1005 Mesos' words
 			return fmt.Errorf("Persistent volume with ID %s exists already", v.Disk.PersistenceID)
 		case op.Kind == resources.OpDestroy && a.used.Allocated("").Contains(resources.Resources{*v}):
+			//lint:ignore ST1005 Mesos' words
 			return fmt.Errorf("Persistent volume %s is in use", v.Disk.PersistenceID)
 		}
 	}
