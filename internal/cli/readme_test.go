@@ -18,7 +18,7 @@ var evidence = []struct{ command, file, words string }{
 	{"curl \"http://$MARATHON/v2/apps/hello/tasks\"", "scripts/e2e.sh", "/tasks"},
 	{"curl -X PUT", "scripts/e2e.sh", "\"instances\": "},
 	{"curl -X DELETE", "scripts/e2e.sh", "DELETE"},
-	{"docker ps --filter label=mesopool.cluster=", "scripts/e2e.sh", "docker ps --filter \"label=$TASK_LABEL="},
+	{"docker ps --filter label=mesopool.cluster=", "scripts/e2e.sh", "ps -aq --filter \"label=$TASK_LABEL="},
 }
 
 // TestREADME: every command that the README shows is run by a test.
