@@ -2,6 +2,10 @@
 # Runs whole clusters on the Docker engine, as a user would, and checks what a
 # user would see: start.sh, the sample apps, replacement, scaling, removal, and
 # that clusters leave one another and strangers alone. Cleans up after itself.
+#
+#   scripts/e2e.sh              clusters on the engine itself
+#   scripts/e2e.sh --endpoint   teams behind an endpoint, and that they cannot
+#                               get at one another
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,7 +13,12 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/cluster.sh"
 cd "$root"
 
-a=e2e-a b=e2e-b stranger=mesopool-e2e-stranger
+team=false a=e2e-a b=e2e-b stranger=mesopool-e2e-stranger
+case ${1:-} in
+  "") ;;
+  --endpoint) team=true a=ep-a b=ep-b stranger=mesopool-ep-stranger ;;
+  *) fail "\"$1\" is no argument of scripts/e2e.sh; it takes --endpoint" ;;
+esac
 passed=0 failed=0 tagged=false
 log=$(mktemp)
 
@@ -60,10 +69,29 @@ cleanup() {
   ./start.sh "$a" --down >/dev/null 2>&1 || true
   ./start.sh "$b" --down >/dev/null 2>&1 || true
   if $tagged; then docker rmi nginx:latest >/dev/null 2>&1 || true; fi
-  rm -f "$log"
+  rm -rf "$log" "$log.certs" "$log.stolen"
 }
 
-use() { eval "$(bash env.sh "$1")"; } # sets MARATHON, MESOS_MASTER, CONSUL
+# use sets MARATHON, MESOS_MASTER and CONSUL; docker stays that of the engine.
+use() {
+  eval "$(bash env.sh "$1")"
+  leave_team_view
+}
+
+# view is docker as the cluster's owners have it.
+view() { # <cluster> <arguments...>
+  if $team; then
+    team_docker "$@"
+  else
+    shift
+    docker "$@"
+  fi
+}
+
+# up starts a cluster, or starts it again.
+up() { # <cluster>
+  if $team; then ./start.sh "$1" --endpoint --no-open; else ./start.sh "$1" --no-open; fi
+}
 
 # api calls Marathon and fails on an error status.
 api() { # <method> <path> [JSON or @file]
@@ -78,31 +106,35 @@ api() { # <method> <path> [JSON or @file]
 
 # tasks lists the running task containers of a cluster, of one image if given.
 tasks() { # <cluster> [image]
-  if [ $# -gt 1 ]; then
-    docker ps -q --no-trunc --filter "label=$TASK_LABEL=$1" --filter "ancestor=$2" | sort
-  else
-    docker ps -q --no-trunc --filter "label=$TASK_LABEL=$1" | sort
-  fi
+  view "$1" ps --no-trunc --filter "label=$TASK_LABEL=$1" --format '{{.ID}} {{.Image}}' |
+    awk -v image="${2:-}" 'image == "" || $2 == image { print $1 }' | sort
 }
 
 count() { [ "$(tasks "$1" "$3" | grep -c .)" = "$2" ]; } # <cluster> <n> <image>
-no_leftover() { [ -z "$(task_containers "$1")" ]; }
+no_leftover() { [ -z "$(view "$1" ps -aq --filter "label=$TASK_LABEL=$1")" ]; }
 same_tasks() { [ "$(tasks "$1")" = "$2" ]; }
 
-address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$1" | awk '{ print $1 }'; }
+# address is that of a container of the cluster; Triton tells no networks.
+address() { # <cluster> <container>
+  if $team; then
+    team_docker "$1" inspect --format '{{.NetworkSettings.IPAddress}}' "$2"
+  else
+    docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$2" | awk '{ print $1 }'
+  fi
+}
 
 # all_answer asks each task container of an image on its own address.
 all_answer() { # <cluster> <image>
   local id
-  for id in $(tasks "$1" "$2"); do answers "http://$(address "$id")/" || return 1; done
+  for id in $(tasks "$1" "$2"); do answers "http://$(address "$1" "$id")/" || return 1; done
 }
 
 lower_case_names() {
-  ! docker ps -a --filter "label=$TASK_LABEL=$1" --format '{{.Names}}' | grep -q '[A-Z]'
+  ! view "$1" ps -a --filter "label=$TASK_LABEL=$1" --format '{{.Names}}' | grep -q '[A-Z]'
 }
 
 nothing_published() {
-  ! docker ps --filter "label=$TASK_LABEL=$1" --format '{{.Ports}}' | grep -q -e '->'
+  ! view "$1" ps --filter "label=$TASK_LABEL=$1" --format '{{.Ports}}' | grep -q -e '->'
 }
 
 # passing checks that Consul has so many instances whose checks pass.
@@ -127,9 +159,14 @@ nothing_of() { # <cluster>
   ! cluster_exists "$1" && [ -z "$(cluster_volumes "$1")" ]
 }
 
+# part is the container of a role, or of the endpoint.
+part() { # <cluster> <role>
+  if [ "$2" = endpoint ]; then endpoint_container; else role_container "$1" "$2"; fi
+}
+
 role_runs() { # <cluster> <role> <other pid than>
   local pid
-  pid=$(docker inspect --format '{{.State.Pid}}' "$(role_container "$1" "$2")")
+  pid=$(docker inspect --format '{{.State.Pid}}' "$(part "$1" "$2")")
   [ "$pid" != 0 ] && [ "$pid" != "$3" ]
 }
 
@@ -152,11 +189,13 @@ test_bad_input() {
   expect "env.sh says that there is no such cluster" 1 refuses '"no-such"' bash env.sh no-such
   expect "so does start.sh --status" 1 refuses '"no-such"' ./start.sh no-such --status
   expect "removing what is not there is harmless" 1 ./start.sh no-such --down
+  expect "a team whose name is no login is refused" 1 refuses '"1team"' ./start.sh 1team --endpoint
+  expect "so is a simulated team" 1 refuses 'do not go together' ./start.sh "$a" --endpoint --sim
 }
 
 test_start() {
   local roles
-  must "start.sh brings a cluster up" 1 ./start.sh "$a" --no-open
+  must "start.sh brings a cluster up" 1 up "$a"
   use "$a"
   docker run -d --name "$stranger" mesopool/hello:demo >/dev/null
   roles=$(role_containers "$a" | sort)
@@ -185,7 +224,7 @@ test_hello() {
   expect "task logs shows what it wrote" 5 prints 'serves at http' dist/e2e-mesopool task logs hello.instance
   expect "task exec runs a command in it" 5 prints 'Hello from' dist/e2e-mesopool task exec hello.instance -- /program who
   old=$(tasks "$a" mesopool/hello:demo)
-  docker kill "$old" >/dev/null || true
+  view "$a" kill "$old" >/dev/null || true
   expect "a killed container is replaced within seconds" 15 replaced "$a" mesopool/hello:demo "$old"
   expect "Consul lists the replacement only" 30 passing hello 1
 }
@@ -218,7 +257,7 @@ test_nginx() {
 
 # nginx_containers go by the name of the image that they were made from.
 nginx_containers() {
-  docker ps --filter "label=$TASK_LABEL=$a" --format '{{.ID}} {{.Image}}' | awk '$2 ~ /^nginx(:latest)?$/ { print $1 }'
+  view "$a" ps --filter "label=$TASK_LABEL=$a" --format '{{.ID}} {{.Image}}' | awk '$2 ~ /^nginx(:latest)?$/ { print $1 }'
 }
 
 no_nginx() { [ -z "$(nginx_containers)" ]; }
@@ -226,7 +265,7 @@ no_nginx() { [ -z "$(nginx_containers)" ]; }
 nginx_answers() {
   local id
   id=$(nginx_containers)
-  [ -n "$id" ] && answers "http://$(address "$id")/"
+  [ -n "$id" ] && answers "http://$(address "$a" "$id")/"
 }
 
 test_sample() {
@@ -241,24 +280,25 @@ test_sample() {
 messages_flow() {
   local id
   id=$(tasks "$a" mesopool/nats-load:demo | head -1)
-  docker logs "$id" 2>&1 | grep -q '[1-9][0-9]* messages/s'
+  view "$a" logs "$id" 2>&1 | grep -q '[1-9][0-9]* messages/s'
 }
 
 # test_crashes kills each role the hard way: whatever ran, runs on.
 test_crashes() {
-  local role pid before
+  local role pid before roles="agent master marathon"
   if [ ! -d "/proc/$(docker inspect --format '{{.State.Pid}}' "$(role_container "$a" agent)")" ] || ! is_root; then
     say "SKIPPED: killing roles needs root on the engine's machine"
     return
   fi
   before=$(tasks "$a")
-  for role in agent master marathon; do
-    pid=$(docker inspect --format '{{.State.Pid}}' "$(role_container "$a" "$role")")
+  if $team; then roles="$roles endpoint"; fi
+  for role in $roles; do
+    pid=$(docker inspect --format '{{.State.Pid}}' "$(part "$a" "$role")")
     kill -9 "$pid"
     expect "$role comes back after kill -9" 30 role_runs "$a" "$role" "$pid"
     expect "the agent is registered" 60 one_agent
     sleep 3
-    expect "no task was lost, none runs twice" 1 same_tasks "$a" "$before"
+    expect "no task was lost, none runs twice" 5 same_tasks "$a" "$before"
   done
   expect "Marathon answers" 30 api GET /v2/apps
   expect 'PUT {"instances": 3}' 1 api PUT /v2/apps/hello '{"instances": 3}'
@@ -268,7 +308,7 @@ test_crashes() {
 test_two_clusters() {
   local before
   before=$(tasks "$a")
-  must "a second cluster comes up beside it" 1 ./start.sh "$b" --no-open
+  must "a second cluster comes up beside it" 1 up "$b"
   use "$b"
   expect "it has one agent, its own" 30 one_agent
   expect "it takes hello.json" 1 api POST /v2/apps @compose/tasks/hello.json
@@ -279,13 +319,17 @@ test_two_clusters() {
   expect "the first cluster has one agent, its own" 1 one_agent
 }
 
+dead_certs() { DOCKER_HOST=tcp://$(endpoint_address) DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=$1 docker ps; }
+
 test_removal() {
   expect "DELETE /v2/apps/sample/load" 1 api DELETE /v2/apps/sample/load
   expect "DELETE /v2/apps/sample/nats" 1 api DELETE /v2/apps/sample/nats
   expect "DELETE /v2/apps/hello" 1 api DELETE /v2/apps/hello
   expect "DELETE leaves no container, stopped ones included" 120 no_leftover "$a"
   expect "and nothing in Consul" 30 passing hello 0
+  if $team; then cp -r "$(team_dir "$a")/certs" "$kept"; fi
   expect "start.sh --down" 1 ./start.sh "$a" --down
+  if $team; then expect "the account's certificates are worth nothing from then on" 1 refuses Unauthorized dead_certs "$kept"; fi
   expect "nothing of the cluster is left" 1 nothing_of "$a"
   expect "the second cluster's task runs on" 1 count "$b" 1 mesopool/hello:demo
   use "$b"
@@ -294,10 +338,131 @@ test_removal() {
   expect "start.sh --down with a task running" 1 ./start.sh "$b" --down
   expect "nothing of the second cluster is left" 1 nothing_of "$b"
   expect "the stranger runs on still" 1 stranger_lives
+  if $team && ! $endpoint_before; then expect "the endpoint went with its last team" 1 test -z "$(docker ps -aq --filter "name=^$ENDPOINT")"; fi
 }
+
+# ---- isolation -------------------------------------------------------------
+
+# test_isolation tries to get from the second team at the first, with all that
+# the second has: its certificates, and commands in its containers.
+test_isolation() {
+  local mine victim engine name handle before where
+  before=$(tasks "$a") mine=$(tasks "$b" mesopool/hello:demo) victim=$(tasks "$a" mesopool/hello:demo | head -1)
+  name=$(team_docker "$a" inspect --format '{{.Name}}' "$victim")
+  engine=$(docker ps -q --no-trunc --filter "name=^$ENDPOINT\\..*\\.${name#/}\$")
+  where=$(address "$a" "$victim")
+  expect "the team's docker shows its containers and no others" 1 test "$mine" = "$(team_docker "$b" ps -aq --no-trunc)"
+  for handle in "$victim" "${name#/}" "$engine" "$ENDPOINT" "$(role_container "$a" agent)"; do
+    expect "the other team's ${handle:0:20} is nowhere for it" 10 cannot_touch "$b" "$handle"
+  done
+  expect "it cannot join what is the other team's" 10 cannot_join "$b" "$name" "$engine"
+  expect "it cannot reach the engine's host" 10 cannot_escape "$b"
+  expect "its containers reach their own team" 10 reaches "$b" "$mine" "http://$(address "$b" "$mine")/"
+  expect "and not the other team's tasks" 1 unreachable "$b" "$mine" "http://$where/"
+  expect "nor its Marathon" 1 unreachable "$b" "$mine" "http://$(role_address "$a" marathon):8080/v2/apps"
+  expect "nor by name" 1 unreachable "$b" "$mine" "http://${name#/}/"
+  expect "the endpoint passes nothing on between teams" 1 passes_nothing_on
+  expect "the agent has no access to the engine" 1 agent_has_no_engine "$a"
+  expect "after all that, the other team's tasks are the same" 1 same_tasks "$a" "$before"
+  expect "and have not been started again" 1 test 0 = "$(docker inspect --format '{{.RestartCount}}' "$engine")"
+}
+
+# nowhere checks that a command says that there is no such container.
+nowhere() { # <command...>
+  local out
+  out=$("$@" 2>&1 </dev/null) || true # "rm -f" succeeds for what is not there
+  case $out in
+    *"(ResourceNotFound) No such container"*) ;;
+    *) printf '%s: %s\n' "$*" "$out" && return 1 ;;
+  esac
+}
+
+cannot_touch() { # <team> <container>
+  local order
+  for order in "inspect --type container" logs top stop kill restart "rm -f" "exec" wait port stats\ --no-stream; do
+    # shellcheck disable=SC2086 # words
+    case $order in
+      exec) nowhere team_docker "$1" exec "$2" /program who || return 1 ;;
+      *) nowhere team_docker "$1" $order "$2" || return 1 ;;
+    esac
+  done
+  nowhere team_docker "$1" rename "$2" taken && nowhere team_docker "$1" cp "$2:/program" "$log.stolen"
+}
+
+# fails checks that docker create fails, and leaves nothing.
+fails() { # <team> <flags...>
+  local owner=$1
+  shift
+  if team_docker "$owner" create --name attempt "$@" mesopool/hello:demo; then
+    team_docker "$owner" rm -f attempt
+    return 1
+  fi
+  [ -z "$(team_docker "$owner" ps -aq --filter name=attempt)" ]
+}
+
+cannot_join() { # <team> <name> <engine's ID>
+  local network
+  network=$(docker inspect --format '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}' "$3")
+  fails "$1" --link "${2#/}:other" && fails "$1" --link "$3:other" && fails "$1" --volumes-from "${2#/}" &&
+    fails "$1" --volumes-from "$3" && fails "$1" --network "$network" && fails "$1" --network "container:$3"
+}
+
+cannot_escape() { # <team>
+  fails "$1" --network host && fails "$1" -v /var/run/docker.sock:/var/run/docker.sock && fails "$1" -v /:/host && without_privileges "$1"
+}
+
+# without_privileges: what Triton ignores has no effect on the engine either.
+without_privileges() { # <team>
+  local got
+  team_docker "$1" create --name attempt --privileged --pid host --ipc host --cap-add SYS_ADMIN --security-opt apparmor=unconfined mesopool/hello:demo
+  got=$(docker ps -aq --filter "name=^$ENDPOINT\\..*\\.attempt\$" |
+    xargs docker inspect --format '{{.HostConfig.Privileged}} {{.HostConfig.PidMode}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}} {{.Mounts}}')
+  team_docker "$1" rm -f attempt
+  printf '%s\n' "$got"
+  [ "$got" = "false  [] [] []" ]
+}
+
+reaches() { team_docker "$1" exec "$2" /program get "$3" | grep -q Hello; } # <team> <container> <url>
+
+# unreachable: the command runs, and what it asks for does not answer.
+unreachable() { # <team> <container> <url>
+  local out
+  if out=$(team_docker "$1" exec "$2" /program get "$3" 2>&1); then
+    printf '%s\n' "$out"
+    return 1
+  fi
+  printf '%s\n' "$out"
+  [[ $out == *"hello: Get"* ]]
+}
+
+role_address() { docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(role_container "$1" "$2")"; }
+
+passes_nothing_on() { [ "$(docker inspect --format '{{index .HostConfig.Sysctls "net.ipv4.ip_forward"}}' "$ENDPOINT")" = 0 ]; }
+
+# agent_has_no_engine: neither a socket nor an address, only a volume of its own
+# with certificates.
+agent_has_no_engine() { # <team>
+  local id
+  id=$(role_container "$1" agent)
+  docker inspect --format '{{json .Mounts}} {{json .Config.Env}}' "$id"
+  [ -z "$(docker inspect --format '{{range .Mounts}}{{if ne .Type "volume"}}{{.Source}}{{end}}{{end}}' "$id")" ] &&
+    docker inspect --format '{{json .Config.Env}}' "$id" | grep -q '"DOCKER_HOST=tcp://endpoint:2376"'
+}
+
+# test_views: env.sh points docker at the team's view, and back.
+test_views() {
+  expect "env.sh points docker at what the team sees" 1 sees_own
+  expect "start.sh works with that, too" 1 in_view ./start.sh "$a" --status
+  expect "env.sh --unset points it back at the engine" 1 in_view eval 'eval "$(bash env.sh '"$a"' --unset)"; test -n "$(docker ps -q --filter name='"$stranger"')"'
+}
+
+in_view() { (eval "$(bash env.sh "$a")" && "$@"); }
+sees_own() { [ "$(in_view docker ps -q --no-trunc | sort)" = "$(tasks "$a")" ]; }
 
 trap cleanup EXIT
 cleanup
+kept=$log.certs endpoint_before=false
+if [ -n "$(endpoint_container)" ]; then endpoint_before=true; fi
 test_bad_input
 test_start
 test_hello
@@ -306,5 +471,9 @@ test_nginx
 test_sample
 test_crashes
 test_two_clusters
+if $team; then
+  test_views
+  test_isolation
+fi
 test_removal
 finish

@@ -64,3 +64,5 @@ step "tests under the race detector"
 CGO_ENABLED=1 go test -race -timeout 30m $(racy)
 step "a cluster from end to end"
 bash scripts/e2e.sh
+step "teams behind the endpoint, from end to end"
+bash scripts/e2e.sh --endpoint

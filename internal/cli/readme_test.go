@@ -19,7 +19,7 @@ var evidence = []struct{ command, file, words string }{
 	{"curl -X PUT", "scripts/e2e.sh", "\"instances\": "},
 	{"curl -X DELETE", "scripts/e2e.sh", "DELETE"},
 	{"./mesopool audit", "scripts/e2e.sh", "mesopool audit"},
-	{"docker ps --filter label=mesopool.cluster=", "scripts/e2e.sh", "docker ps --filter \"label=$TASK_LABEL="},
+	{"docker ps --filter label=mesopool.cluster=", "scripts/e2e.sh", "ps -aq --filter \"label=$TASK_LABEL="},
 }
 
 // TestREADME: every command that the README shows is run by a test.

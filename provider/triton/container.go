@@ -144,7 +144,9 @@ func status(text string) (s provider.State, code int, hasExit bool) {
 }
 
 // list is all that the owner has. A listing's own words would change all the
-// time ("Up 3 minutes"), so only what they mean is kept.
+// time ("Up 3 minutes"), so only what they mean is kept. What is still being
+// provisioned is not there yet: if that fails it vanishes without a trace, and
+// whoever had been told of it would take its task for lost.
 func (d *Datacenter) list(ctx context.Context, o task.Owner) ([]provider.Container, error) {
 	all, err := d.cli.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", provider.LabelCluster+"="+o.Cluster), filters.Arg("label", provider.LabelAgent+"="+o.Agent),
@@ -155,7 +157,7 @@ func (d *Datacenter) list(ctx context.Context, o task.Owner) ([]provider.Contain
 	var out []provider.Container
 	for _, s := range all {
 		owner, key, r, ok := provider.ParseLabels(s.Labels)
-		if !ok || owner != o {
+		if !ok || owner != o || strings.HasPrefix(s.Status, "Provisioning") {
 			continue
 		}
 		c := provider.Container{ID: s.ID, Owner: owner, Key: key, Resources: r}

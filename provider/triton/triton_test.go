@@ -34,16 +34,24 @@ type rig struct {
 	cloud  *endpoint.Cloud
 	server *endpoint.Server
 	api    *cloudapi.API
-	mem    *backend.Memory
+	mem    *backend.Memory // nil: the backend is another
 	acct   *endpoint.Account
 	opt    Options
 }
 
 func newRig(t *testing.T, cfg backend.MemoryConfig) *rig {
 	t.Helper()
-	r := &rig{t: t, mem: backend.NewMemory(cfg)}
+	mem := backend.NewMemory(cfg)
+	r := newRigOn(t, mem)
+	r.mem = mem
+	return r
+}
+
+func newRigOn(t *testing.T, b backend.Backend) *rig {
+	t.Helper()
+	r := &rig{t: t}
 	var err error
-	if r.cloud, err = endpoint.Open(t.Context(), endpoint.Config{Dir: t.TempDir(), Backend: r.mem}); err != nil {
+	if r.cloud, err = endpoint.Open(t.Context(), endpoint.Config{Dir: t.TempDir(), Backend: b}); err != nil {
 		t.Fatal(err)
 	}
 	if r.server, err = endpoint.New(r.cloud, endpoint.Options{Hosts: []string{"127.0.0.1"}}); err != nil {
@@ -54,11 +62,12 @@ func newRig(t *testing.T, cfg backend.MemoryConfig) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- r.server.Serve(ctx, l) }()
+	go func() { served <- r.cloud.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-served; err != nil {
+		if err := errors.Join(<-served, <-served); err != nil {
 			t.Error(err)
 		}
 	})
@@ -148,7 +157,11 @@ func (r *rig) setup(t *testing.T) providertest.Setup {
 		},
 		Argv: func(p providertest.Program) []string { return []string{"sh", "-c", script(p)} },
 		Foreign: func(t *testing.T, name string) string {
-			resp, err := d.cli.ContainerCreate(t.Context(), &container.Config{Image: "app:1", Cmd: []string{"sleep", "infinity"}}, &container.HostConfig{}, nil, nil, name)
+			img, cmd := "app:1", []string{"sleep", "infinity"}
+			if r.mem == nil {
+				img, cmd = r.acct.Images[0], helperArgs(providertest.Program{Run: true})
+			}
+			resp, err := d.cli.ContainerCreate(t.Context(), &container.Config{Image: img, Cmd: cmd}, &container.HostConfig{}, nil, nil, name)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,14 +1,16 @@
 // Hello is the smallest web application: it says which container answers.
-// "hello who" prints that and ends.
+// "hello who" prints that and ends; "hello get URL" prints what another answers.
 package main
 
 import (
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/mesopool/mesopool/compose/sample/catalog"
 )
@@ -24,6 +26,12 @@ func main() {
 		fmt.Print(who)
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "get" {
+		if err := get(os.Args[2]); err != nil {
+			log.Fatalf("hello: %v", err)
+		}
+		return
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
@@ -36,4 +44,17 @@ func main() {
 	})
 	log.Printf("hello: %s serves at http://%s/", name, ip)
 	log.Fatalf("hello: %v", http.ListenAndServe(":80", nil))
+}
+
+// get prints the answer of another server; one that cannot be reached is an
+// error after a few seconds.
+func get(url string) error {
+	client := http.Client{Timeout: 3 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, io.LimitReader(resp.Body, 1<<20))
+	return err
 }
