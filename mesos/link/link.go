@@ -258,10 +258,11 @@ func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 		} else if !ok {
 			continue
 		}
-		if err := l.sendRegistration(ctx); err != nil {
+		tasks, err := l.sendRegistration(ctx)
+		if err != nil {
 			return master, err
 		}
-		wait := most/2 + mathrand.N(most/2)
+		wait := most/2 + mathrand.N(most/2) + time.Duration(tasks)*perTask
 		most = min(2*most, time.Minute)
 		answer, err := l.awaitRegistered(ctx, wait)
 		switch {
@@ -274,6 +275,10 @@ func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 		}
 	}
 }
+
+// perTask is how much longer a master may take to answer for each task that it
+// is told: to tell it all again meanwhile would keep it from ever getting there.
+const perTask = 100 * time.Microsecond
 
 // follow believes from now on what this master says.
 func (l *Link) follow(master libprocess.UPID) {

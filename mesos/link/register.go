@@ -51,8 +51,9 @@ func (l *Link) info() *mesosv1.AgentInfo {
 	}
 }
 
-// sendRegistration registers a new agent, or an old one with all that it runs.
-func (l *Link) sendRegistration(ctx context.Context) error {
+// sendRegistration registers a new agent, or an old one with all that it runs,
+// and returns how many tasks it told of.
+func (l *Link) sendRegistration(ctx context.Context) (tasks int, err error) {
 	l.mu.Lock()
 	l.told = l.cfg.Resources
 	l.mu.Unlock()
@@ -63,11 +64,11 @@ func (l *Link) sendRegistration(ctx context.Context) error {
 			Slave: l.info(), CheckpointedResources: kept, Version: &l.cfg.Version,
 			AgentCapabilities: capabilities(), ResourceVersionUuid: version,
 		})
-		return nil
+		return 0, nil
 	}
 	roster, err := l.agent.Roster(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m := &messages.ReregisterSlaveMessage{
 		Slave: l.info(), CheckpointedResources: kept, Version: &l.cfg.Version,
@@ -75,10 +76,10 @@ func (l *Link) sendRegistration(ctx context.Context) error {
 	}
 	m.Slave.Id = &mesosv1.AgentID{Value: &id}
 	if err := describe(m, roster, id); err != nil {
-		return err
+		return 0, err
 	}
 	l.send(m)
-	return nil
+	return len(m.Tasks), nil
 }
 
 // describe lists the tasks and, as a genuine master insists (master/validation.cpp,
