@@ -47,7 +47,7 @@ type Cloud struct {
 	tenants map[string]*tenant // by Account.Key
 	owners  map[string]*tenant // by container ID, for what the backend tells
 
-	work sync.WaitGroup // calls that go on without their caller
+	work orders // calls that go on without their caller
 }
 
 // Open prepares a data center and learns what its backend has from before.
@@ -117,13 +117,8 @@ const drain = 10 * time.Second
 // under way.
 func (c *Cloud) Run(ctx context.Context) error {
 	err := c.backend.Run(ctx)
-	done := make(chan struct{})
-	go func() {
-		c.work.Wait()
-		close(done)
-	}()
 	select {
-	case <-done:
+	case <-c.work.idle():
 	case <-time.After(drain):
 		c.cfg.Log.Warn("orders are still under way; they end with the process")
 	}
@@ -177,13 +172,55 @@ func (c *Cloud) told(id string, s backend.State) {
 // request that broke off may still be carried out.
 func (c *Cloud) detach(ctx context.Context, do func(context.Context) error) error {
 	done := make(chan error, 1)
-	c.work.Go(func() { done <- do(context.WithoutCancel(ctx)) })
+	c.work.begin(func() { done <- do(context.WithoutCancel(ctx)) })
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// orders counts what is under way. Unlike with a sync.WaitGroup, more may begin
+// while somebody waits for the last to end.
+type orders struct {
+	mu   sync.Mutex
+	n    int
+	none chan struct{} // closed when n becomes 0; nil: nobody waits
+}
+
+func (o *orders) begin(do func()) {
+	o.mu.Lock()
+	o.n++
+	o.mu.Unlock()
+	go func() {
+		defer o.end()
+		do()
+	}()
+}
+
+func (o *orders) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.n--; o.n == 0 && o.none != nil {
+		close(o.none)
+		o.none = nil
+	}
+}
+
+// idle is closed as soon as nothing is under way.
+func (o *orders) idle() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.none == nil {
+		o.none = make(chan struct{})
+	}
+	none := o.none
+	if o.n == 0 {
+		close(none)
+		o.none = nil
+	}
+	return none
 }
 
 // ErrCut says that a caller's time was over while the work goes on.

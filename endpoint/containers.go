@@ -61,7 +61,7 @@ func (c *Cloud) Instance(a *Account, uuid string) (got *Container, deleted bool)
 
 // Later does something that nobody waits for.
 func (c *Cloud) Later(what string, do func(context.Context) error) {
-	c.work.Go(func() {
+	c.work.begin(func() {
 		if err := do(context.Background()); err != nil {
 			c.cfg.Log.Warn("an order failed that nobody waits for", "order", what, "error", err)
 		}

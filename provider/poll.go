@@ -52,14 +52,14 @@ type polled struct {
 
 func (w *polled) run(ctx context.Context) error {
 	for first := true; ; first = false {
-		begin := time.Now()
-		if err := w.round(ctx); err != nil {
+		took, err := w.round(ctx)
+		if err != nil {
 			return err
 		}
 		if first && !w.yield(Event{Synced: true}, nil) {
 			return errLeft
 		}
-		if err := w.rest(ctx, time.Since(begin)); err != nil {
+		if err := w.rest(ctx, took); err != nil {
 			return err
 		}
 	}
@@ -68,7 +68,9 @@ func (w *polled) run(ctx context.Context) error {
 // shortest is the pause between two listings at least.
 const shortest = 100 * time.Millisecond
 
-// rest waits until the next listing is due, after one that took so long.
+// rest waits until the next listing is due, after one that took so long. What
+// the inspections after it took does not count: they are for what has changed,
+// and after a long first look at everything the next listing must not be late.
 func (w *polled) rest(ctx context.Context, took time.Duration) error {
 	least := max(shortest, 9*took)
 	if err := sleep(ctx, least, nil); err != nil {
@@ -89,11 +91,14 @@ func sleep(ctx context.Context, d time.Duration, hint <-chan struct{}) error {
 	return nil
 }
 
-// round lists once and tells what is new, what has changed and what is gone.
-func (w *polled) round(ctx context.Context) error {
+// round lists once, which took so long, and tells what is new, what has changed
+// and what is gone.
+func (w *polled) round(ctx context.Context) (took time.Duration, err error) {
+	begin := time.Now()
 	list, err := w.List(ctx, w.owner)
+	took = time.Since(begin)
 	if err != nil {
-		return err
+		return took, err
 	}
 	var changed []Container
 	listed := make(map[string]bool, len(list))
@@ -110,10 +115,10 @@ func (w *polled) round(ctx context.Context) error {
 	}
 	for part := range slices.Chunk(changed, maxLooks*8) {
 		if err := w.look(ctx, part); err != nil {
-			return err
+			return took, err
 		}
 	}
-	return nil
+	return took, nil
 }
 
 // maxLooks bounds the inspections at a time.

@@ -104,3 +104,23 @@ func TestPollHint(t *testing.T) {
 		}
 	})
 }
+
+// TestPollAfterLongLook: however long the first look at everything takes, the
+// next listing comes in time.
+func TestPollAfterLongLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{listed: map[string]Container{"a": box("a", StateUp)}, there: map[string]Container{"a": box("a", StateUp)}}
+		slow := func(ctx context.Context, id string) (Container, error) {
+			time.Sleep(time.Minute)
+			return s.inspect(ctx, id)
+		}
+		p := Poll{List: s.list, Inspect: slow, Every: 10 * time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute+15*time.Second)
+		defer cancel()
+		for range p.Watch(ctx, task.Owner{}) {
+		}
+		if s.lists != 2 {
+			t.Errorf("%d listings in the 15 s after a look of a minute, want the second", s.lists)
+		}
+	})
+}
