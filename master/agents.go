@@ -12,6 +12,7 @@ import (
 
 func (c *Core) recoverAgent(now time.Time, cmd Recover, fx []Effect) ([]Effect, error) {
 	c.recovered[cmd.Agent.ID] = cmd.Agent
+	c.recoveries++
 	c.timers.Add(now.Add(c.cfg.ReregisterTimeout), timer{timerRecovered, cmd.Agent.ID})
 	// A genuine agent with a fixed master address notices a new master only
 	// after its ping timeout, unless it is told "you are not connected"
@@ -25,6 +26,7 @@ func (c *Core) recoveredTimeout(now time.Time, id string, fx []Effect) []Effect 
 	}
 	delete(c.recovered, id)
 	c.lost[id] = now
+	c.dirty = c.dirty || len(c.quotas) > 0
 	c.count.AgentsUnreachable++
 	return c.tellAll(AgentLost{Agent: id}, fx)
 }
@@ -346,6 +348,16 @@ func (c *Core) tellAll(e Event, fx []Effect) []Effect {
 // totalChanged keeps the sum of all agents, which shares are parts of.
 func (c *Core) totalChanged(before, after resources.Resources) {
 	c.total = c.total.Sub(before.Scalars()).Add(after.Scalars())
+	for top, amount := range reservedBy(before) {
+		c.consume(top, amount, false)
+	}
+	for top, amount := range reservedBy(after) {
+		c.consume(top, amount, true)
+	}
+	if slices.Equal(before.Scalars(), after.Scalars()) {
+		c.dirty = true
+		return
+	}
 	c.roles.SetTotal(c.total)
 	for _, s := range c.inRole {
 		s.SetTotal(c.total)

@@ -171,10 +171,24 @@ type (
 		Data                       []byte
 	}
 
-	// SetWeight sets a role's weight.
-	SetWeight struct {
-		Role   string
-		Weight float64
+	// SetWeights sets the weights of roles.
+	SetWeights struct{ Weights map[string]float64 }
+
+	// SetQuotas replaces the quota of the roles that it names; an empty one is
+	// no quota. Force leaves out whether it can be kept.
+	SetQuotas struct {
+		Quotas []Quota
+		Force  bool
+	}
+
+	// RemoveQuota ends the quota of a role.
+	RemoveQuota struct{ Role string }
+
+	// Restore tells what operators have set before a restart. It comes before
+	// all else.
+	Restore struct {
+		Quotas  []Quota
+		Weights map[string]float64
 	}
 
 	// Tick is said when Next has come.
@@ -214,7 +228,10 @@ func (OperationStatus) command()      {}
 func (AcknowledgeOperation) command() {}
 func (ReconcileOperations) command()  {}
 func (Operate) command()              {}
-func (SetWeight) command()            {}
+func (SetWeights) command()           {}
+func (SetQuotas) command()            {}
+func (Restore) command()              {}
+func (RemoveQuota) command()          {}
 func (Tick) command()                 {}
 
 // Effect is one thing that the shell must do, after the Persists of the batch
@@ -226,6 +243,13 @@ type (
 	Persist struct {
 		ID    string
 		Agent *AgentInfo
+	}
+
+	// Save writes what an operator has set; a nil Value forgets it.
+	Save struct {
+		Kind  SavedKind
+		Name  string
+		Value any // JSON can hold it
 	}
 
 	// ToFramework sends an event to a framework's stream.
@@ -254,11 +278,21 @@ type (
 )
 
 func (Persist) effect()     {}
+func (Save) effect()        {}
 func (ToFramework) effect() {}
 func (CloseStream) effect() {}
 func (ToAgent) effect()     {}
 func (Watch) effect()       {}
 func (Unwatch) effect()     {}
+
+// SavedKind says what a Save is about. It is a part of the store's keys.
+type SavedKind string
+
+// The kinds: a Quota, a float64.
+const (
+	SavedQuota  SavedKind = "quota"
+	SavedWeight SavedKind = "weight"
+)
 
 // Event is what a framework is told.
 type Event interface{ event() }

@@ -47,6 +47,7 @@ var (
 	ErrNotSubscribed    = errors.New("the framework is not subscribed")
 	ErrInvalid          = errors.New("the command is not valid")
 	ErrIgnored          = errors.New("the message has no effect")
+	ErrOvercommit       = errors.New("there is not enough capacity")
 	ErrConflict         = errors.New("there is not enough that is free")
 )
 
@@ -62,10 +63,13 @@ type Core struct {
 	finished   map[string]bool
 	offers     map[string]*Offer
 
-	roles   drf.Sorter             // by role
-	inRole  map[string]*drf.Sorter // frameworks of each role
-	weights map[string]float64
-	total   resources.Scalars
+	roles      drf.Tree               // by role
+	inRole     map[string]*drf.Sorter // frameworks of each role
+	weights    map[string]float64
+	quotas     map[string]Quota
+	consumed   map[string]resources.Scalars // by top-level role
+	recoveries int                          // agents known from before a restart
+	total      resources.Scalars
 
 	timers  timers.Heap[timer]
 	dirty   bool // an allocation round is due
@@ -128,7 +132,7 @@ func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, agents: map[string]*agent{}, byPID: map[string]*agent{}, recovered: map[string]AgentInfo{},
 		lost: map[string]time.Time{}, frameworks: map[string]*framework{}, finished: map[string]bool{},
-		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{},
+		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{}, quotas: map[string]Quota{}, consumed: map[string]resources.Scalars{},
 		count: Counters{Ended: map[task.State]uint64{}},
 	}
 }
@@ -151,11 +155,27 @@ func (c *Core) Apply(now time.Time, cmd Command, fx []Effect) ([]Effect, error) 
 		return c.applyOperation(cmd, fx)
 	case Kill, Reconcile, Message, ShutdownExecutor, ExecutorMessage, ExitedExecutor:
 		return c.applyTask(now, cmd, fx)
-	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress, SetWeight:
+	case SetWeights, SetQuotas, RemoveQuota, Restore:
+		return c.applySetting(cmd, fx)
+	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress:
 		return c.applyFramework(now, cmd, fx)
 	default:
 		return c.applyAgent(now, cmd, fx)
 	}
+}
+
+func (c *Core) applySetting(cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case SetWeights:
+		return c.setWeights(cmd, fx)
+	case SetQuotas:
+		return c.setQuotas(cmd, fx)
+	case RemoveQuota:
+		return c.removeQuota(cmd, fx)
+	case Restore:
+		return c.restore(cmd, fx)
+	}
+	return fx, nil
 }
 
 func (c *Core) applyOperation(cmd Command, fx []Effect) ([]Effect, error) {
@@ -204,8 +224,6 @@ func (c *Core) applyFramework(now time.Time, cmd Command, fx []Effect) ([]Effect
 		return c.revive(cmd, fx)
 	case Suppress:
 		return c.suppress(cmd, fx)
-	case SetWeight:
-		return c.setWeight(cmd, fx)
 	}
 	return fx, nil
 }

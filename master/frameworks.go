@@ -95,7 +95,7 @@ func (c *Core) joinRole(f *framework, role string) {
 		s = &drf.Sorter{}
 		s.SetTotal(c.total)
 		c.inRole[role] = s
-		c.roles.Add(role, c.weights[role])
+		c.roles.Add(role)
 	}
 	s.Add(f.ID, 1)
 }
@@ -274,17 +274,5 @@ func (c *Core) suppress(cmd Suppress, fx []Effect) ([]Effect, error) {
 	for _, role := range roles {
 		f.suppressed[role] = true
 	}
-	return fx, nil
-}
-
-func (c *Core) setWeight(cmd SetWeight, fx []Effect) ([]Effect, error) {
-	if cmd.Weight <= 0 {
-		return fx, fmt.Errorf("%w: the weight %v of role %q must be above 0", ErrInvalid, cmd.Weight, cmd.Role)
-	}
-	c.weights[cmd.Role] = cmd.Weight
-	if c.inRole[cmd.Role] != nil {
-		c.roles.Add(cmd.Role, cmd.Weight)
-	}
-	c.dirty = true
 	return fx, nil
 }

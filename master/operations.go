@@ -72,10 +72,7 @@ func (c *Core) change(f *framework, a *agent, ch *Change, pool resources.Resourc
 		if left, err = pool.Allocated("").Apply(ch.Op); err == nil {
 			total, err = a.Resources.Apply(ch.Op)
 		}
-		if err == nil {
-			err = c.volumeClash(a, &ch.Op)
-		}
-		if err != nil {
+		if why = c.volumeClash(a, &ch.Op); err != nil {
 			why = err.Error()
 		}
 	}
@@ -123,19 +120,19 @@ func (a *agent) incapable(op *resources.Operation) string {
 
 // volumeClash: the ID of a volume is its role's only one on the agent, and what
 // tasks share is not destroyed under them.
-func (c *Core) volumeClash(a *agent, op *resources.Operation) error {
+func (c *Core) volumeClash(a *agent, op *resources.Operation) string {
 	for i := range op.Target {
 		v := &op.Target[i]
 		switch {
 		case op.Kind == resources.OpCreate && slices.ContainsFunc(a.Resources, func(x resources.Resource) bool {
 			return x.Persistent() && x.ReservedTo() == v.ReservedTo() && x.Disk.PersistenceID == v.Disk.PersistenceID
 		}):
-			return fmt.Errorf("Persistent volume with ID %s exists already", v.Disk.PersistenceID)
+			return fmt.Sprintf("Persistent volume with ID %s exists already", v.Disk.PersistenceID)
 		case op.Kind == resources.OpDestroy && a.used.Allocated("").Contains(resources.Resources{*v}):
-			return fmt.Errorf("Persistent volume %s is in use", v.Disk.PersistenceID)
+			return fmt.Sprintf("Persistent volume %s is in use", v.Disk.PersistenceID)
 		}
 	}
-	return nil
+	return ""
 }
 
 // carryOut changes the agent's total and tells the agent: one that keeps its
@@ -205,11 +202,11 @@ func (c *Core) operate(cmd Operate, fx []Effect) ([]Effect, error) {
 		return fx, fmt.Errorf("%w: %s", ErrInvalid, why)
 	}
 	total, err := a.Resources.Apply(cmd.Change.Op)
-	if err == nil {
-		err = c.volumeClash(a, &cmd.Change.Op)
-	}
 	if err != nil {
 		return fx, fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	if why := c.volumeClash(a, &cmd.Change.Op); why != "" {
+		return fx, fmt.Errorf("%w: %s", ErrConflict, why)
 	}
 	if fx, err = c.freeFor(a, &cmd.Change.Op, fx); err != nil {
 		return fx, err

@@ -24,6 +24,9 @@ type Snapshot struct {
 	Offered     resources.Scalars
 	Roles       []RoleView
 	Operations  []*Operation // by agent
+	Quotas      []Quota      // by role
+	Weights     map[string]float64
+	Consumed    map[string]resources.Scalars // by top-level role: what quota counts
 	Count       Counters
 	Config      Config
 }
@@ -98,6 +101,10 @@ func (c *Core) Collect() *Snapshot {
 		s.Completed = append(s.Completed, f.view())
 	}
 	s.Roles = c.roleViews()
+	for _, role := range slices.Sorted(maps.Keys(c.quotas)) {
+		s.Quotas = append(s.Quotas, c.quotas[role])
+	}
+	s.Weights, s.Consumed = maps.Clone(c.weights), maps.Clone(c.consumed)
 	return s
 }
 

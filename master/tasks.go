@@ -28,7 +28,9 @@ func (c *Core) unuse(a *agent, frameworkID string, amount resources.Resources) {
 func (c *Core) share(f *framework, amount resources.Resources, add bool) {
 	for len(amount) > 0 {
 		role := amount[0].Role
-		part := amount.Filter(func(r *resources.Resource) bool { return r.Role == role }).Scalars()
+		mine := amount.Filter(func(r *resources.Resource) bool { return r.Role == role })
+		c.consume(topRole(role), countable(mine), add)
+		part := mine.Scalars()
 		amount = amount.Filter(func(r *resources.Resource) bool { return r.Role != role })
 		if c.inRole[role] == nil || add {
 			c.joinRole(f, role)

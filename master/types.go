@@ -19,7 +19,10 @@ type FrameworkInfo struct {
 	FailoverTimeout time.Duration
 	Checkpoint      bool
 	Capabilities    Capabilities
-	Origin          []byte // the message it came in, with the ID set by the shell on the way out
+	// MinAllocatable are, by role, the amounts any of which makes an offer worth
+	// while; roles that are not in it go by the master's own.
+	MinAllocatable map[string][]resources.Scalars `json:",omitempty"`
+	Origin         []byte                         // the message it came in, with the ID set by the shell on the way out
 }
 
 // Capabilities are the framework capabilities that change what the master

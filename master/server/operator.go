@@ -85,6 +85,9 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 	if agent, op := operatorChange(c); op != nil {
 		return nil, s.operateOn(r, agent, op)
 	}
+	if taken, err := s.operateSetting(r.Context(), c); taken {
+		return nil, err
+	}
 	return s.operateOnSnapshot(r, c.GetType())
 }
 
@@ -119,6 +122,8 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*master.Snapshot) (
 		},
 		masterv1.Call_GET_OPERATIONS: getOperations,
 		masterv1.Call_GET_ROLES:      getRoles,
+		masterv1.Call_GET_QUOTA:      getQuota,
+		masterv1.Call_GET_WEIGHTS:    getWeights,
 		masterv1.Call_GET_STATE:      s.getState,
 		masterv1.Call_GET_METRICS:    s.getMetrics,
 	}

@@ -22,8 +22,8 @@ func (s *Server) routes() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := plainPath(r.URL.Path)
 		h := handlers[path]
-		if dir, _, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); h == nil && ok && dir == "slaves" {
-			h = handlers["/slaves"]
+		if dir, _, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); h == nil && ok && (dir == "slaves" || dir == "quota") {
+			h = handlers["/"+dir]
 		}
 		switch {
 		case strings.Contains(r.URL.Path, "/.."):
@@ -45,6 +45,8 @@ func (s *Server) handlers() map[string]http.HandlerFunc {
 		"/health":           withCORS(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
 		"/redirect":         s.redirect,
 		"/teardown":         s.teardown,
+		"/quota":            s.quota,
+		"/weights":          s.weights,
 		"/reserve":          s.olderOperation(mesosv1.Offer_Operation_RESERVE, "resources"),
 		"/unreserve":        s.olderOperation(mesosv1.Offer_Operation_UNRESERVE, "resources"),
 		"/create-volumes":   s.olderOperation(mesosv1.Offer_Operation_CREATE, "volumes"),

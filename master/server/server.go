@@ -80,10 +80,14 @@ func (s *Server) recover(ctx context.Context, core *master.Core) error {
 	if err != nil {
 		return err
 	}
-	batch := make([]any, len(agents))
+	settings, err := loadSettings(ctx, s.cfg.Store)
+	if err != nil {
+		return err
+	}
+	batch := []any{settings}
 	for i := range agents {
 		s.registry.setAgent(&agents[i])
-		batch[i] = master.Recover{Agent: agents[i]}
+		batch = append(batch, master.Recover{Agent: agents[i]})
 	}
 	s.log.Info("recovered", "agents", len(agents), "master", s.cfg.ID)
 	return s.batch(ctx, core, batch)
@@ -232,11 +236,11 @@ func frameworksOf(cmd master.Command) []string {
 func (s *Server) commit(ctx context.Context, fx []master.Effect) error {
 	var ops []store.Op
 	for _, e := range fx {
-		if p, ok := e.(master.Persist); ok {
-			op, err := agentOp(p)
-			if err != nil {
-				return err
-			}
+		op, ok, err := storeOp(e)
+		if err != nil {
+			return err
+		}
+		if ok {
 			ops = append(ops, op)
 		}
 	}
@@ -244,7 +248,7 @@ func (s *Server) commit(ctx context.Context, fx []master.Effect) error {
 		return nil
 	}
 	if err := s.cfg.Store.Commit(ctx, ops); err != nil {
-		return fmt.Errorf("server: the agents could not be saved, so nothing was done: %w", err)
+		return fmt.Errorf("server: the changes could not be saved, so nothing was done: %w", err)
 	}
 	return nil
 }
@@ -289,6 +293,13 @@ const (
 
 func (c *snapshotCache) fresh(version uint64) bool {
 	return c.last != nil && (c.of == version || time.Since(c.at) < max(snapshotAge, snapshotPart*c.cost))
+}
+
+// expire makes the next reader see what an operator has just done.
+func (c *snapshotCache) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
 }
 
 func (c *snapshotCache) changed() { c.version.Add(1) }

@@ -340,7 +340,7 @@ func TestOperatorCodes(t *testing.T) {
 		{"no content type", "{}", nil, 400, "Expecting 'Content-Type' to be present"},
 		{"no type", `{"type":"NOPE"}`, []string{"Content-Type", typeJSON}, 400, "Failed to validate master::Call: Expecting 'type' to be present"},
 		{"nothing acceptable", `{"type":"GET_HEALTH"}`, []string{"Content-Type", typeJSON, "Accept", "text/html"}, 406, "Expecting 'Accept' to allow"},
-		{"later", `{"type":"GET_QUOTA"}`, []string{"Content-Type", typeJSON}, 501, "This master does not have the call GET_QUOTA"},
+		{"later", `{"type":"READ_LOG"}`, []string{"Content-Type", typeJSON}, 501, "This master does not have the call READ_LOG"},
 		{"teardown of nothing", `{"type":"TEARDOWN"}`, []string{"Content-Type", typeJSON}, 400, "Expecting 'teardown' to be present"},
 		{"teardown of nobody", `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"x"}}}`, []string{"Content-Type", typeJSON}, 400, "No framework found"},
 		{"teardown", `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"` + c.framework + `"}}}`, []string{"Content-Type", typeJSON}, 200, ""},
