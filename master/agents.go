@@ -24,6 +24,15 @@ func (c *Core) recoveredTimeout(now time.Time, id string, fx []Effect) []Effect 
 	if _, waiting := c.recovered[id]; !waiting {
 		return fx
 	}
+	if c.cfg.RemovalEvery > 0 {
+		c.timers.Add(c.removalSlot(now), timer{timerRemoval, id})
+		return fx
+	}
+	return c.giveUpRecovered(now, id, fx)
+}
+
+// giveUpRecovered: an agent has not come back since the master's start.
+func (c *Core) giveUpRecovered(now time.Time, id string, fx []Effect) []Effect {
 	delete(c.recovered, id)
 	c.lost[id] = now
 	c.dirty = c.dirty || len(c.quotas) > 0
@@ -35,6 +44,9 @@ func (c *Core) recoveredTimeout(now time.Time, id string, fx []Effect) []Effect 
 // same address while the old agent is disconnected means a new agent in its
 // place (master.cpp, _registerSlave).
 func (c *Core) registerAgent(now time.Time, cmd RegisterAgent, fx []Effect) ([]Effect, error) {
+	if c.down(&cmd.Agent) {
+		return refuseAgent(&cmd.Agent, machineDown, fx), nil
+	}
 	if old := c.byPID[cmd.Agent.PID]; old != nil {
 		if old.connected {
 			return toAgent(old, Registered{}, fx), nil
@@ -51,12 +63,20 @@ func (c *Core) registerAgent(now time.Time, cmd RegisterAgent, fx []Effect) ([]E
 	return c.startPings(now, a, fx), nil
 }
 
+const machineDown = "Machine is `DOWN`"
+
+// refuseAgent makes an agent end that may not join.
+func refuseAgent(info *AgentInfo, why string, fx []Effect) []Effect {
+	return append(fx, ToAgent{Agent: info.ID, PID: info.PID, Message: Shutdown{Message: why}})
+}
+
 func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 	a := &agent{
 		AgentInfo: info, connected: true, registered: now,
 		tasks: map[task.Key]*Task{}, executors: map[executorKey]resources.Resources{},
 		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{},
 	}
+	c.markedAgent(a)
 	c.agents[a.ID] = a
 	c.byPID[a.PID] = a
 	delete(c.recovered, a.ID)
@@ -77,7 +97,10 @@ func (c *Core) pingAgent(now time.Time, id string, fx []Effect) []Effect {
 		return fx
 	}
 	if a.pings++; a.pings > c.cfg.PingLimit {
-		return c.markUnreachable(now, a, fx)
+		fx = c.giveUp(now, a, fx)
+		if c.agents[id] == nil {
+			return fx
+		}
 	}
 	c.timers.Add(now.Add(c.cfg.PingInterval), timer{timerPing, id})
 	return toAgent(a, Ping{Connected: a.connected}, fx)
@@ -101,7 +124,7 @@ func (c *Core) agentExited(_ time.Time, cmd AgentExited, fx []Effect) ([]Effect,
 	return c.rescindAgent(a, fx), nil
 }
 
-func (c *Core) updateAgent(cmd UpdateAgent, fx []Effect) ([]Effect, error) {
+func (c *Core) updateAgent(now time.Time, cmd UpdateAgent, fx []Effect) ([]Effect, error) {
 	a := c.agents[cmd.Agent]
 	if a == nil || a.PID != cmd.PID {
 		return fx, fmt.Errorf("%w: an update of the unknown agent %s", ErrIgnored, cmd.Agent)
@@ -110,7 +133,7 @@ func (c *Core) updateAgent(cmd UpdateAgent, fx []Effect) ([]Effect, error) {
 	if cmd.Listed {
 		fx = c.agentOperations(a, cmd.Operations, fx)
 	}
-	return fx, nil
+	return c.checkDrained(now, a, fx), nil
 }
 
 func (c *Core) unregisterAgent(now time.Time, cmd UnregisterAgent, fx []Effect) ([]Effect, error) {
@@ -124,6 +147,12 @@ func (c *Core) unregisterAgent(now time.Time, cmd UnregisterAgent, fx []Effect) 
 // reregisterAgent has three ways in (master.cpp, _reregisterSlave): the agent
 // is registered, it is known from before a restart, or it was given up.
 func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) ([]Effect, error) {
+	if _, gone := c.gone[cmd.Agent.ID]; gone {
+		return refuseAgent(&cmd.Agent, "Agent has been marked gone", fx), nil
+	}
+	if c.down(&cmd.Agent) {
+		return refuseAgent(&cmd.Agent, machineDown, fx), nil
+	}
 	c.count.AgentReregistrations++
 	if other := c.byPID[cmd.Agent.PID]; other != nil && other.ID != cmd.Agent.ID {
 		fx = c.removeAgent(now, other, "a new agent registered at the same address", fx)
@@ -135,13 +164,15 @@ func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) 
 	a := c.admit(now, cmd.Agent)
 	a.reregister = now
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = c.remindDrain(a, fx)
 	fx = toAgent(a, Reregistered{}, fx)
 	c.recoverFrameworks(now, cmd.Frameworks)
 	for _, t := range cmd.Tasks {
 		fx = c.takeTask(now, a, t, !wasRecovered, fx)
 	}
 	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
-	return c.startPings(now, a, fx), nil
+	fx = c.startPings(now, a, fx)
+	return c.checkDrained(now, a, fx), nil
 }
 
 func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo) {
@@ -206,6 +237,7 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 		cmd.Agent.Resources = takeMarks(before, cmd.Agent.Resources)
 	}
 	a.AgentInfo, a.connected, a.pings, a.reregister = cmd.Agent, true, 0, now
+	a.unavailable = c.unavailability(&a.AgentInfo)
 	c.byPID[a.PID] = a
 	c.totalChanged(before, a.Resources)
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
@@ -218,11 +250,12 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 			fx = toAgent(a, KillTask{Key: t.Key}, fx)
 		}
 	}
+	fx = c.remindDrain(a, fx)
 	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
 	if kept := a.Resources.Checkpointed(); !a.ResourceProvider && !kept.Equal(brought) {
 		fx = toAgent(a, CheckpointResources{Resources: kept}, fx)
 	}
-	return fx
+	return c.checkDrained(now, a, fx)
 }
 
 // reconcileAgent compares what the agent reports with what is known: unknown
@@ -306,6 +339,10 @@ func lostAs(f *framework, s task.State) task.State {
 
 // removeAgent ends an agent for good; its tasks are lost.
 func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []Effect {
+	return c.endAgent(now, a, why, false, fx)
+}
+
+func (c *Core) endAgent(now time.Time, a *agent, why string, gone bool, fx []Effect) []Effect {
 	c.count.AgentRemovals++
 	fx = c.rescindAgent(a, fx)
 	fx = c.endOperations(a, OperationGoneByOperator, "Agent removed: "+why, fx)
@@ -316,8 +353,11 @@ func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []E
 		}
 		if !t.State.Terminal() {
 			status := Status{State: task.Lost, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentRemoved, Message: "Agent removed: " + why}
+			if gone {
+				status.State, status.Reason = lostAs(f, task.GoneByOperator), goneReason(f)
+			}
 			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status}, fx)
-			t = c.setState(a, t, task.Lost)
+			t = c.setState(a, t, status.State)
 		}
 		c.completeTask(a, f, t)
 	}
@@ -326,6 +366,7 @@ func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []E
 }
 
 func (c *Core) forgetAgent(a *agent, fx []Effect) []Effect {
+	fx = c.rescindInverse(a, fx)
 	for k, used := range a.executors {
 		c.unuse(a, k.framework, used)
 	}

@@ -97,11 +97,11 @@ func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 			fx = c.tell(f, Offers{Offers: list}, fx)
 		}
 	}
-	return fx
+	return c.askToLeave(now, fx)
 }
 
 // serves says whether the agent may get new work.
-func (a *agent) serves() bool { return a.connected }
+func (a *agent) serves() bool { return a.connected && !a.inactive }
 
 // allocateAgent offers what is free of an agent; sure is the first stage, in
 // which only roles that lack a part of their guarantee are served.
@@ -128,7 +128,7 @@ func (c *Core) pick(now time.Time, a *agent, free resources.Resources, sure bool
 		}
 		for _, id := range c.inRole[role].Sort() {
 			f := c.frameworks[id]
-			if f == nil || !f.wants(role, a) {
+			if f == nil || !f.wants(role, a) || c.remote(a) && !f.Capabilities.RegionAware {
 				continue
 			}
 			mine := f.understands(usable)
@@ -220,7 +220,7 @@ func (c *Core) cutOne(a *agent, r resources.Resource, parts int) resources.Resou
 func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part resources.Resources) *Offer {
 	o := &Offer{
 		ID: fmt.Sprintf("%s-O%d", c.cfg.ID, c.nextOffer), Framework: f.ID, Agent: a.ID, Role: role,
-		Resources: part.Allocated(role), Since: now,
+		Resources: part.Allocated(role), Since: now, Unavailable: a.unavailable,
 	}
 	c.nextOffer++
 	c.offers[o.ID] = o

@@ -187,8 +187,46 @@ type (
 	// Restore tells what operators have set before a restart. It comes before
 	// all else.
 	Restore struct {
-		Quotas  []Quota
-		Weights map[string]float64
+		Quotas      []Quota
+		Weights     map[string]float64
+		Marks       map[string]Marks     // by agent
+		Gone        map[string]time.Time // by agent
+		Maintenance Maintenance
+	}
+
+	// DrainAgent empties an agent and keeps it empty. A nil Grace lets tasks
+	// end in the time that they ask for.
+	DrainAgent struct {
+		Agent    string
+		Grace    *time.Duration
+		MarkGone bool
+	}
+
+	// ActivateAgent says whether an agent is offered. Active ends a drain that
+	// is over.
+	ActivateAgent struct {
+		Agent  string
+		Active bool
+	}
+
+	// MarkAgentGone ends an agent for good.
+	MarkAgentGone struct{ Agent string }
+
+	// UpdateSchedule replaces the plan of maintenance.
+	UpdateSchedule struct{ Windows []Window }
+
+	// StartMaintenance takes machines of the plan down.
+	StartMaintenance struct{ Machines []Machine }
+
+	// StopMaintenance brings machines up again.
+	StopMaintenance struct{ Machines []Machine }
+
+	// AnswerInverse is a framework's answer to inverse offers.
+	AnswerInverse struct {
+		Framework string
+		Offers    []string
+		Answer    InverseAnswer
+		Refuse    time.Duration
 	}
 
 	// Tick is said when Next has come.
@@ -231,6 +269,13 @@ func (Operate) command()              {}
 func (SetWeights) command()           {}
 func (SetQuotas) command()            {}
 func (Restore) command()              {}
+func (DrainAgent) command()           {}
+func (ActivateAgent) command()        {}
+func (MarkAgentGone) command()        {}
+func (UpdateSchedule) command()       {}
+func (StartMaintenance) command()     {}
+func (StopMaintenance) command()      {}
+func (AnswerInverse) command()        {}
 func (RemoveQuota) command()          {}
 func (Tick) command()                 {}
 
@@ -288,10 +333,13 @@ func (Unwatch) effect()     {}
 // SavedKind says what a Save is about. It is a part of the store's keys.
 type SavedKind string
 
-// The kinds: a Quota, a float64.
+// The kinds: a Quota, a float64, Marks, a time.Time and a Maintenance.
 const (
-	SavedQuota  SavedKind = "quota"
-	SavedWeight SavedKind = "weight"
+	SavedQuota       SavedKind = "quota"
+	SavedWeight      SavedKind = "weight"
+	SavedMarks       SavedKind = "agent"
+	SavedGone        SavedKind = "gone"
+	SavedMaintenance SavedKind = "maintenance"
 )
 
 // Event is what a framework is told.
@@ -317,6 +365,12 @@ type (
 		// Unreachable is when the agent was lost, for the states that say so.
 		Unreachable time.Time
 	}
+
+	// InverseOffers ask to leave agents.
+	InverseOffers struct{ Offers []*InverseOffer }
+
+	// RescindInverse takes an inverse offer back.
+	RescindInverse struct{ Offer string }
 
 	// OperationUpdate is an operation's status. Wire is set when an agent made
 	// it; otherwise the shell encodes the rest.
@@ -351,6 +405,8 @@ func (Offers) event()          {}
 func (Rescind) event()         {}
 func (Update) event()          {}
 func (AgentLost) event()       {}
+func (InverseOffers) event()   {}
+func (RescindInverse) event()  {}
 func (OperationUpdate) event() {}
 func (ExecutorLost) event()    {}
 func (FromExecutor) event()    {}
@@ -422,6 +478,12 @@ type (
 	// FrameworkUpdated refreshes what the agent knows of a framework.
 	FrameworkUpdated struct{ Framework *FrameworkInfo }
 
+	// DrainMessage makes the agent end its tasks and take no more.
+	DrainMessage struct {
+		Grace    *time.Duration
+		MarkGone bool
+	}
+
 	// Shutdown makes the agent end everything.
 	Shutdown struct{ Message string }
 )
@@ -443,6 +505,7 @@ func (KillExecutor) agentMessage()        {}
 func (ToExecutor) agentMessage()          {}
 func (FrameworkUpdated) agentMessage()    {}
 func (Shutdown) agentMessage()            {}
+func (DrainMessage) agentMessage()        {}
 func (ApplyOperation) agentMessage()      {}
 func (CheckpointResources) agentMessage() {}
 func (AckOperation) agentMessage()        {}

@@ -220,6 +220,7 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 		c.dropExecutors(a, f.ID)
 	}
 	fx = c.orphanOperations(f, fx)
+	c.leaveInverse(f.ID)
 	for _, role := range f.Roles {
 		c.leaveRole(f, role)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
@@ -237,7 +238,7 @@ func (c *Core) freeFor(a *agent, op *resources.Operation, fx []Effect) ([]Effect
 // operationStatus takes what an agent says of an operation. Whoever asked for it
 // acknowledges; nobody to ask means the master does (master.cpp,
 // updateOperationStatus).
-func (c *Core) operationStatus(cmd OperationStatus, fx []Effect) ([]Effect, error) {
+func (c *Core) operationStatus(now time.Time, cmd OperationStatus, fx []Effect) ([]Effect, error) {
 	a := c.agents[cmd.Agent]
 	if a == nil {
 		return fx, fmt.Errorf("%w: an operation status of the unknown agent %s", ErrIgnored, cmd.Agent)
@@ -260,7 +261,7 @@ func (c *Core) operationStatus(cmd OperationStatus, fx []Effect) ([]Effect, erro
 		// that it has (slave.cpp, ping).
 		fx = toAgent(a, Ping{Connected: false}, fx)
 	}
-	return fx, nil
+	return c.checkDrained(now, a, fx), nil
 }
 
 // answerOperation passes a status on, or acknowledges it in place of whoever is
@@ -292,7 +293,7 @@ func (c *Core) strangeOperation(a *agent, f *framework, cmd *OperationStatus, fx
 
 // acknowledgeOperation passes on what a framework has received; the end of a
 // terminal one is the end of the row.
-func (c *Core) acknowledgeOperation(cmd AcknowledgeOperation, fx []Effect) ([]Effect, error) {
+func (c *Core) acknowledgeOperation(now time.Time, cmd AcknowledgeOperation, fx []Effect) ([]Effect, error) {
 	f, err := c.subscribedFramework(cmd.Framework)
 	if err != nil {
 		return fx, err
@@ -308,7 +309,7 @@ func (c *Core) acknowledgeOperation(cmd AcknowledgeOperation, fx []Effect) ([]Ef
 	if o.State.Terminal() {
 		c.dropOperation(a, o)
 	}
-	return toAgent(a, AckOperation{UUID: o.UUID, Status: cmd.Status}, fx), nil
+	return c.checkDrained(now, a, toAgent(a, AckOperation{UUID: o.UUID, Status: cmd.Status}, fx)), nil
 }
 
 // agentOperations compares the operations that an agent lists with those known:
@@ -374,11 +375,14 @@ func (c *Core) answerAsked(f *framework, ask ReconcileTask, fx []Effect) []Effec
 	out := OperationUpdate{ID: ask.ID, Agent: ask.Agent}
 	_, waiting := c.recovered[ask.Agent]
 	_, lost := c.lost[ask.Agent]
+	_, gone := c.gone[ask.Agent]
 	switch o := f.operations[ask.ID]; {
 	case o != nil:
 		out.Agent, out.State, out.Message = o.Agent, o.State, "Reconciliation: Latest operation state"
 	case waiting:
 		out.State, out.Message = OperationRecovering, "Reconciliation: Agent is recovered but has not re-registered"
+	case gone:
+		out.State, out.Message = OperationGoneByOperator, "Reconciliation: Agent is gone"
 	case lost:
 		out.State, out.Message = OperationUnreachable, "Reconciliation: Agent is unreachable"
 	default:

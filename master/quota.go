@@ -342,5 +342,12 @@ func (c *Core) restore(cmd Restore, fx []Effect) ([]Effect, error) {
 	for role, w := range cmd.Weights {
 		c.weigh(role, w)
 	}
+	for id, m := range cmd.Marks {
+		c.marks[id] = m
+	}
+	for id, at := range cmd.Gone {
+		c.gone[id] = at
+	}
+	c.maintenance = cmd.Maintenance
 	return fx, nil
 }

@@ -24,7 +24,9 @@ type Snapshot struct {
 	Offered     resources.Scalars
 	Roles       []RoleView
 	Operations  []*Operation // by agent
-	Quotas      []Quota      // by role
+	Maintenance Maintenance
+	Inverse     []*InverseOffer // by ID
+	Quotas      []Quota         // by role
 	Weights     map[string]float64
 	Consumed    map[string]resources.Scalars // by top-level role: what quota counts
 	Count       Counters
@@ -37,9 +39,13 @@ type AgentView struct {
 	Connected  bool
 	Registered time.Time
 	Reregister time.Time // zero when it never re-registered
+	Marks      Marks
 	Used       resources.Resources
 	Offered    resources.Resources
 }
+
+// Active says whether it is there and operators let it work.
+func (a *AgentView) Active() bool { return a.Connected && !a.Marks.inactive() }
 
 // FrameworkView is a framework in a snapshot.
 type FrameworkView struct {
@@ -85,7 +91,7 @@ func (c *Core) Collect() *Snapshot {
 	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.Counters(), Config: c.cfg}
 	for _, a := range c.sortedAgents() {
 		s.Agents = append(s.Agents, AgentView{
-			AgentInfo: a.AgentInfo, Connected: a.connected, Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,
+			AgentInfo: a.AgentInfo, Connected: a.connected, Marks: c.marks[a.ID], Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,
 		})
 		s.Operations = append(s.Operations, c.operationsOf(a)...)
 		s.Used = s.Used.Add(a.used.Scalars())
@@ -103,6 +109,10 @@ func (c *Core) Collect() *Snapshot {
 	s.Roles = c.roleViews()
 	for _, role := range slices.Sorted(maps.Keys(c.quotas)) {
 		s.Quotas = append(s.Quotas, c.quotas[role])
+	}
+	s.Maintenance = c.maintenance
+	for _, id := range slices.Sorted(maps.Keys(c.inverse)) {
+		s.Inverse = append(s.Inverse, c.inverse[id])
 	}
 	s.Weights, s.Consumed = maps.Clone(c.weights), maps.Clone(c.consumed)
 	return s

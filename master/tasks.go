@@ -164,7 +164,7 @@ func appendStatus(list []Status, s Status) []Status {
 
 // acknowledge passes on what a framework has received; the end of a terminal
 // one is the end of the task.
-func (c *Core) acknowledge(cmd Acknowledge, fx []Effect) ([]Effect, error) {
+func (c *Core) acknowledge(now time.Time, cmd Acknowledge, fx []Effect) ([]Effect, error) {
 	f, err := c.subscribedFramework(cmd.Key.Framework)
 	if err != nil {
 		return fx, err
@@ -182,7 +182,7 @@ func (c *Core) acknowledge(cmd Acknowledge, fx []Effect) ([]Effect, error) {
 			c.completeTask(a, f, t)
 		}
 	}
-	return toAgent(a, AckUpdate{Key: cmd.Key, UUID: cmd.UUID}, fx), nil
+	return c.checkDrained(now, a, toAgent(a, AckUpdate{Key: cmd.Key, UUID: cmd.UUID}, fx)), nil
 }
 
 func (c *Core) kill(now time.Time, cmd Kill, fx []Effect) ([]Effect, error) {
@@ -252,9 +252,12 @@ func (c *Core) answer(now time.Time, f *framework, ask ReconcileTask, fx []Effec
 	status := Status{Time: now, Source: task.SourceMaster, Reason: task.ReasonReconciliation}
 	update := Update{Task: ask.ID, Agent: agentID}
 	lost, isLost := c.lost[agentID]
+	_, gone := c.gone[agentID]
 	switch {
 	case c.agents[agentID] != nil:
 		status.State, status.Message = lostAs(f, task.Gone), "Reconciliation: Task is unknown to the agent"
+	case gone:
+		status.State, status.Message = lostAs(f, task.GoneByOperator), "Reconciliation: Task is gone"
 	case isLost:
 		status.State, status.Message = lostAs(f, task.Unreachable), "Reconciliation: Task is unreachable"
 		update.Unreachable = lost

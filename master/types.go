@@ -51,6 +51,7 @@ type AgentInfo struct {
 	ResourceVersion    []byte // the UUID's 16 bytes, empty when the agent names none
 	TaskResourceLimits bool
 	CapabilityNames    []string
+	Region             string `json:",omitempty"` // of the agent's domain, "" without one
 	Origin             []byte // the agent's own description, without the ID
 }
 
@@ -96,6 +97,9 @@ type Offer struct {
 	Role      string
 	Resources resources.Resources // allocated to Role
 	Since     time.Time
+	// Unavailable is when the agent will not be there; nil when nothing is
+	// planned.
+	Unavailable *Unavailability
 }
 
 // Launch is one task of an ACCEPT, checked by the shell as far as that needs

@@ -68,11 +68,14 @@ func clusterMetrics(m metricSet, snap *master.Snapshot) {
 	for i := range snap.Agents {
 		if snap.Agents[i].Connected {
 			m["master/slaves_connected"]++
-			m["master/slaves_active"]++
-			continue
+		} else {
+			m["master/slaves_disconnected"]++
 		}
-		m["master/slaves_disconnected"]++
-		m["master/slaves_inactive"]++
+		if snap.Agents[i].Active() {
+			m["master/slaves_active"]++
+		} else {
+			m["master/slaves_inactive"]++
+		}
 	}
 	m["master/slaves_unreachable"] = float64(snap.Unreachable)
 	for i := range snap.Frameworks {

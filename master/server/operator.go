@@ -88,6 +88,9 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 	if taken, err := s.operateSetting(r.Context(), c); taken {
 		return nil, err
 	}
+	if taken, err := s.operateAgents(r.Context(), c); taken {
+		return nil, err
+	}
 	return s.operateOnSnapshot(r, c.GetType())
 }
 
@@ -120,12 +123,14 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*master.Snapshot) (
 		masterv1.Call_GET_EXECUTORS: func(*master.Snapshot) (*masterv1.Response, error) {
 			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: &masterv1.Response_GetExecutors{}}, nil
 		},
-		masterv1.Call_GET_OPERATIONS: getOperations,
-		masterv1.Call_GET_ROLES:      getRoles,
-		masterv1.Call_GET_QUOTA:      getQuota,
-		masterv1.Call_GET_WEIGHTS:    getWeights,
-		masterv1.Call_GET_STATE:      s.getState,
-		masterv1.Call_GET_METRICS:    s.getMetrics,
+		masterv1.Call_GET_OPERATIONS:           getOperations,
+		masterv1.Call_GET_ROLES:                getRoles,
+		masterv1.Call_GET_MAINTENANCE_SCHEDULE: getSchedule,
+		masterv1.Call_GET_MAINTENANCE_STATUS:   getMaintenance,
+		masterv1.Call_GET_QUOTA:                getQuota,
+		masterv1.Call_GET_WEIGHTS:              getWeights,
+		masterv1.Call_GET_STATE:                s.getState,
+		masterv1.Call_GET_METRICS:              s.getMetrics,
 	}
 }
 
@@ -184,9 +189,12 @@ func (s *Server) getAgents(snap *master.Snapshot) *masterv1.Response_GetAgents {
 	for i := range snap.Agents {
 		a := &snap.Agents[i]
 		x := &masterv1.Response_GetAgents_Agent{
-			AgentInfo: agentMessage(&a.AgentInfo), Active: &a.Connected, Deactivated: new(false), Version: &a.Version, Pid: &a.PID,
+			AgentInfo: agentMessage(&a.AgentInfo), Active: new(a.Active()), Deactivated: new(a.Marks.Deactivated || a.Marks.Drain != nil), DrainInfo: drainInfo(a.Marks.Drain), Version: &a.Version, Pid: &a.PID,
 			RegisteredTime: timeInfo(a.Registered), TotalResources: convert.ResourcesTo(a.Resources, convert.Both),
 			AllocatedResources: convert.ResourcesTo(a.Used, convert.Both), OfferedResources: convert.ResourcesTo(a.Offered, convert.Both),
+		}
+		if a.Marks.Drain != nil {
+			x.EstimatedDrainStartTime = timeInfo(a.Marks.Drain.Since)
 		}
 		if !a.Reregister.IsZero() {
 			x.ReregisteredTime = timeInfo(a.Reregister)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -43,7 +44,7 @@ func settingOp(e master.Save) (store.Op, error) {
 
 // loadSettings reads what operators set before the start.
 func loadSettings(ctx context.Context, st store.Store) (master.Restore, error) {
-	out := master.Restore{Weights: map[string]float64{}}
+	out := master.Restore{Weights: map[string]float64{}, Marks: map[string]master.Marks{}, Gone: map[string]time.Time{}}
 	entries, err := st.List(ctx, settingPrefix)
 	if err != nil {
 		return out, fmt.Errorf("server: load the settings: %w", err)
@@ -71,6 +72,20 @@ func readSetting(out *master.Restore, kind master.SavedKind, name string, text [
 			return err
 		}
 		out.Weights[name] = w
+	case master.SavedMarks:
+		var m master.Marks
+		if err := json.Unmarshal(text, &m); err != nil {
+			return err
+		}
+		out.Marks[name] = m
+	case master.SavedGone:
+		var at time.Time
+		if err := json.Unmarshal(text, &at); err != nil {
+			return err
+		}
+		out.Gone[name] = at
+	case master.SavedMaintenance:
+		return json.Unmarshal(text, &out.Maintenance)
 	default:
 		return errors.New("it is of a kind that this master does not know; a newer one may have written it")
 	}

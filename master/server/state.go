@@ -42,7 +42,7 @@ func (s *Server) writeSelf(j *jsonWriter, snap *master.Snapshot) {
 	j.texts("capabilities", []string{"AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"})
 	active := 0
 	for i := range snap.Agents {
-		if snap.Agents[i].Connected {
+		if snap.Agents[i].Active() {
 			active++
 		}
 	}
@@ -172,8 +172,12 @@ func (s *Server) writeAgent(j *jsonWriter, a *master.AgentView, full bool) {
 		}
 	})
 	writeAmounts(j, "unreserved_resources", a.Resources.Unreserved())
-	j.bool("active", a.Connected)
-	j.bool("deactivated", false)
+	j.bool("active", a.Active())
+	j.bool("deactivated", a.Marks.Deactivated || a.Marks.Drain != nil)
+	if d := a.Marks.Drain; d != nil {
+		j.message("drain_info", drainInfo(d))
+		j.time("estimated_drain_start_time", d.Since)
+	}
 	j.member("version", a.Version)
 	j.texts("capabilities", a.CapabilityNames)
 	if full {
