@@ -59,6 +59,7 @@ func (c *Core) registerAgent(now time.Time, cmd RegisterAgent, fx []Effect) ([]E
 	c.count.AgentRegistrations++
 	a := c.admit(now, info)
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = c.noteAgent(a, fx)
 	fx = toAgent(a, Registered{}, fx)
 	return c.startPings(now, a, fx), nil
 }
@@ -164,9 +165,10 @@ func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) 
 	a := c.admit(now, cmd.Agent)
 	a.reregister = now
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = c.noteAgent(a, fx)
 	fx = c.remindDrain(a, fx)
 	fx = toAgent(a, Reregistered{}, fx)
-	c.recoverFrameworks(now, cmd.Frameworks)
+	fx = c.recoverFrameworks(now, cmd.Frameworks, fx)
 	for _, t := range cmd.Tasks {
 		fx = c.takeTask(now, a, t, !wasRecovered, fx)
 	}
@@ -175,12 +177,14 @@ func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) 
 	return c.checkDrained(now, a, fx), nil
 }
 
-func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo) {
+func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo, fx []Effect) []Effect {
 	for _, info := range infos {
 		if c.frameworks[info.ID] == nil && !c.finished[info.ID] {
 			c.frameworks[info.ID] = newFramework(info, now)
+			fx = c.noteFramework(c.frameworks[info.ID], true, fx)
 		}
 	}
+	return fx
 }
 
 // takeTask adds a task that an agent brought along. One that has ended is
@@ -197,6 +201,7 @@ func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect
 		c.remember(f, t)
 	} else {
 		c.addTask(a, f, t)
+		fx = c.noteTask(t, fx)
 	}
 	if !back {
 		return fx
@@ -241,9 +246,9 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 	c.byPID[a.PID] = a
 	c.totalChanged(before, a.Resources)
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
-	c.recoverFrameworks(now, cmd.Frameworks)
+	fx = c.recoverFrameworks(now, cmd.Frameworks, fx)
 	fx = c.rescindAgent(a, fx)
-	missing := c.reconcileAgent(now, a, cmd.Tasks)
+	missing, fx := c.reconcileAgent(now, a, cmd.Tasks, fx)
 	fx = toAgent(a, Reregistered{Missing: missing}, fx)
 	for _, t := range c.tasksOf(a) {
 		if t.KillAsked && !t.State.Terminal() {
@@ -260,13 +265,13 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 
 // reconcileAgent compares what the agent reports with what is known: unknown
 // tasks are added, states taken over, missing ones named.
-func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task) []MissingTasks {
+func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task, fx []Effect) ([]MissingTasks, []Effect) {
 	seen := map[task.Key]bool{}
 	for _, t := range reported {
 		seen[t.Key] = true
 		known := a.tasks[t.Key]
 		if known == nil {
-			c.takeTask(now, a, t, false, nil)
+			fx = c.takeTask(now, a, t, false, fx)
 			continue
 		}
 		if t.State != known.State && !known.State.Terminal() {
@@ -284,7 +289,7 @@ func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task) []Missi
 		}
 		out[len(out)-1].Tasks = append(out[len(out)-1].Tasks, t)
 	}
-	return out
+	return out, fx
 }
 
 // tasksOf returns the agent's tasks in a repeatable order.
@@ -322,6 +327,7 @@ func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
 		if !t.State.Terminal() {
 			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status, Unreachable: now}, fx)
 		}
+		fx = c.noteLost(t, status, fx)
 		c.dropTask(a, f, t)
 		gone := *t
 		gone.State, gone.Unreach = state, now
@@ -357,11 +363,13 @@ func (c *Core) endAgent(now time.Time, a *agent, why string, gone bool, fx []Eff
 				status.State, status.Reason = lostAs(f, task.GoneByOperator), goneReason(f)
 			}
 			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status}, fx)
+			fx = c.noteLost(t, status, fx)
 			t = c.setState(a, t, status.State)
 		}
 		c.completeTask(a, f, t)
 	}
 	fx = append(fx, Persist{ID: a.ID})
+	fx = c.noteGone(a, fx)
 	return c.forgetAgent(a, fx)
 }
 

@@ -297,6 +297,9 @@ type (
 		Value any // JSON can hold it
 	}
 
+	// Noted tells operators who watch; there are none unless Watch asked.
+	Noted struct{ Note Note }
+
 	// ToFramework sends an event to a framework's stream.
 	ToFramework struct {
 		Framework string
@@ -324,6 +327,7 @@ type (
 
 func (Persist) effect()     {}
 func (Save) effect()        {}
+func (Noted) effect()       {}
 func (ToFramework) effect() {}
 func (CloseStream) effect() {}
 func (ToAgent) effect()     {}

@@ -80,6 +80,7 @@ type Core struct {
 	total       resources.Scalars
 
 	timers  timers.Heap[timer]
+	watched bool // operators watch
 	dirty   bool // an allocation round is due
 	lastRun time.Time
 	turn    int // which agent the next round starts with

@@ -188,18 +188,18 @@ func TestRemovalRate(t *testing.T) {
 	for i := range 3 {
 		s.do(RegisterAgent{Agent: agentOf(i, "cpus:1")})
 	}
-	s.wait(95*time.Second)
+	s.wait(95 * time.Second)
 	if n := len(s.core.lost); n != 1 {
 		t.Errorf("%d given up at once", n)
 	}
 	for id := range s.core.agents {
 		s.do(Pong{Agent: id})
 	}
-	s.wait(50*time.Second)
+	s.wait(50 * time.Second)
 	if n := len(s.core.lost); n != 1 {
 		t.Errorf("%d given up though they were heard of", n)
 	}
-	s.wait(5*time.Minute)
+	s.wait(5 * time.Minute)
 	if n := len(s.core.lost); n != 3 {
 		t.Errorf("%d given up in the end", n)
 	}

@@ -90,9 +90,7 @@ func (c *Core) Snapshot() *Snapshot {
 func (c *Core) Collect() *Snapshot {
 	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.Counters(), Config: c.cfg}
 	for _, a := range c.sortedAgents() {
-		s.Agents = append(s.Agents, AgentView{
-			AgentInfo: a.AgentInfo, Connected: a.connected, Marks: c.marks[a.ID], Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,
-		})
+		s.Agents = append(s.Agents, c.agentView(a))
 		s.Operations = append(s.Operations, c.operationsOf(a)...)
 		s.Used = s.Used.Add(a.used.Scalars())
 		s.Offered = s.Offered.Add(a.offered.Scalars())
@@ -116,6 +114,13 @@ func (c *Core) Collect() *Snapshot {
 	}
 	s.Weights, s.Consumed = maps.Clone(c.weights), maps.Clone(c.consumed)
 	return s
+}
+
+func (c *Core) agentView(a *agent) AgentView {
+	return AgentView{
+		AgentInfo: a.AgentInfo, Connected: a.connected, Marks: c.marks[a.ID], Registered: a.registered, Reregister: a.reregister,
+		Used: a.used, Offered: a.offered,
+	}
 }
 
 // Sort orders the tasks of all frameworks by ID.

@@ -139,7 +139,7 @@ func (c *Core) statusUpdate(_ time.Time, cmd StatusUpdate, fx []Effect) ([]Effec
 	}
 	next.Statuses = appendStatus(t.Statuses, cmd.Status)
 	c.replace(a, &next)
-	return fx, nil
+	return c.noteUpdate(t, &next, cmd.Status, fx), nil
 }
 
 // askAgain makes an agent that runs a task unknown to us register again with all

@@ -59,6 +59,7 @@ func (s *Server) writeMetrics(j *jsonWriter, q *query) {
 func (s *Server) selfMetrics(m metricSet) {
 	m["master/uptime_secs"] = time.Since(s.started).Seconds()
 	m["master/elected"] = 1
+	m["master/operator_event_stream_subscribers"] = float64(s.tally.observers.Load())
 	m["master/dropped_messages"] = float64(s.tally.dropped.Load())
 	m["registrar/log/recovered"] = 1
 	m["registrar/log/ensemble_size"] = 1

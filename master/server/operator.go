@@ -3,9 +3,11 @@ package server
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/convert"
@@ -25,7 +27,15 @@ func (s *Server) operator(w http.ResponseWriter, r *http.Request) {
 	if err == nil && call.Type == nil {
 		err = failf(http.StatusBadRequest, "Failed to validate master::Call: Expecting 'type' to be present")
 	}
+	if err == nil {
+		err = partMissing(call)
+	}
 	var out *masterv1.Response
+	if err == nil && call.GetType() == masterv1.Call_SUBSCRIBE {
+		if err = s.observe(w, r, json); err == nil {
+			return
+		}
+	}
 	if err == nil {
 		out, err = s.operate(r, call)
 	}
@@ -38,6 +48,18 @@ func (s *Server) operator(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer(w, out, json)
+}
+
+// partMissing: what changes something says how, in a part named like the call
+// (master/validation.cpp, master::call::validate).
+func partMissing(c *masterv1.Call) error {
+	name := strings.ToLower(c.GetType().String())
+	m := c.ProtoReflect()
+	part := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+	if part == nil || strings.HasPrefix(name, "get_") || name == "read_log" || m.Has(part) {
+		return nil
+	}
+	return failf(http.StatusBadRequest, "Failed to validate master::Call: Expecting '%s' to be present", name)
 }
 
 // answer writes a response; nil is an empty one.
@@ -77,9 +99,6 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 			MasterInfo: s.self, StartTime: at, ElectedTime: at,
 		}}, nil
 	case masterv1.Call_TEARDOWN:
-		if c.Teardown == nil {
-			return nil, failf(http.StatusBadRequest, "Failed to validate master::Call: Expecting 'teardown' to be present")
-		}
 		return nil, s.end(r, c.Teardown.FrameworkId.GetValue())
 	}
 	if agent, op := operatorChange(c); op != nil {
@@ -187,28 +206,31 @@ func mesosDuration(d time.Duration) string {
 func (s *Server) getAgents(snap *master.Snapshot) *masterv1.Response_GetAgents {
 	out := &masterv1.Response_GetAgents{}
 	for i := range snap.Agents {
-		a := &snap.Agents[i]
-		x := &masterv1.Response_GetAgents_Agent{
-			AgentInfo: agentMessage(&a.AgentInfo), Active: new(a.Active()), Deactivated: new(a.Marks.Deactivated || a.Marks.Drain != nil), DrainInfo: drainInfo(a.Marks.Drain), Version: &a.Version, Pid: &a.PID,
-			RegisteredTime: timeInfo(a.Registered), TotalResources: convert.ResourcesTo(a.Resources, convert.Both),
-			AllocatedResources: convert.ResourcesTo(a.Used, convert.Both), OfferedResources: convert.ResourcesTo(a.Offered, convert.Both),
-		}
-		if a.Marks.Drain != nil {
-			x.EstimatedDrainStartTime = timeInfo(a.Marks.Drain.Since)
-		}
-		if !a.Reregister.IsZero() {
-			x.ReregisteredTime = timeInfo(a.Reregister)
-		}
-		for _, name := range a.CapabilityNames {
-			c := mesosv1.AgentInfo_Capability_Type(mesosv1.AgentInfo_Capability_Type_value[name])
-			x.Capabilities = append(x.Capabilities, &mesosv1.AgentInfo_Capability{Type: &c})
-		}
-		out.Agents = append(out.Agents, x)
+		out.Agents = append(out.Agents, agentEntry(&snap.Agents[i]))
 	}
 	for i := range snap.Recovered {
 		out.RecoveredAgents = append(out.RecoveredAgents, agentMessage(&snap.Recovered[i]))
 	}
 	return out
+}
+
+func agentEntry(a *master.AgentView) *masterv1.Response_GetAgents_Agent {
+	x := &masterv1.Response_GetAgents_Agent{
+		AgentInfo: agentMessage(&a.AgentInfo), Active: new(a.Active()), Deactivated: new(a.Marks.Deactivated || a.Marks.Drain != nil), DrainInfo: drainInfo(a.Marks.Drain), Version: &a.Version, Pid: &a.PID,
+		RegisteredTime: timeInfo(a.Registered), TotalResources: convert.ResourcesTo(a.Resources, convert.Both),
+		AllocatedResources: convert.ResourcesTo(a.Used, convert.Both), OfferedResources: convert.ResourcesTo(a.Offered, convert.Both),
+	}
+	if a.Marks.Drain != nil {
+		x.EstimatedDrainStartTime = timeInfo(a.Marks.Drain.Since)
+	}
+	if !a.Reregister.IsZero() {
+		x.ReregisteredTime = timeInfo(a.Reregister)
+	}
+	for _, name := range a.CapabilityNames {
+		c := mesosv1.AgentInfo_Capability_Type(mesosv1.AgentInfo_Capability_Type_value[name])
+		x.Capabilities = append(x.Capabilities, &mesosv1.AgentInfo_Capability{Type: &c})
+	}
+	return x
 }
 
 // agentMessage is an agent's own description with its ID.

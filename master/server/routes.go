@@ -109,6 +109,13 @@ func (s *Server) read(write func(*jsonWriter, *query)) http.HandlerFunc {
 			answerError(w, err)
 			return
 		}
+		if tag := s.tag(q.snap); tag != "" && plainPath(r.URL.Path) != "/metrics/snapshot" {
+			w.Header().Set("Etag", tag)
+			if r.Header.Get("If-None-Match") == tag {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+		}
 		j := newJSONWriter(w, r)
 		callback := q.values.Get("jsonp")
 		w.Header().Set("Content-Type", typeJSON)

@@ -26,12 +26,13 @@ type Server struct {
 	self    *mesosv1.MasterInfo
 	started time.Time
 
-	inbox    *loop.Inbox[any] // master.Command, request or func(*master.Core)
-	stopped  chan struct{}
-	registry registry
-	agents   agentTable
-	snapshot snapshotCache
-	tally    tally
+	inbox     *loop.Inbox[any] // master.Command, request or func(*master.Core)
+	stopped   chan struct{}
+	registry  registry
+	agents    agentTable
+	observers observers
+	snapshot  snapshotCache
+	tally     tally
 }
 
 // New returns a server that has not started.
@@ -208,7 +209,9 @@ func (s *Server) applyOne(core *master.Core, now time.Time, cmd master.Command, 
 	var err error
 	r.fx, err = core.Apply(now, cmd, r.fx)
 	r.touched = append(r.touched, frameworksOf(cmd)...)
-	s.snapshot.changed()
+	if _, pong := cmd.(master.Pong); !pong { // readers see nothing of it
+		s.snapshot.changed()
+	}
 	if err != nil {
 		s.log.Debug("not done", "command", fmt.Sprintf("%T", cmd), "because", err)
 	}
@@ -261,6 +264,8 @@ func (s *Server) dispatch(e master.Effect) {
 		s.agents.send(e, s.log, s.pingTimeout())
 	case master.CloseStream:
 		s.registry.closeStream(e.Stream)
+	case master.Noted:
+		s.observers.tell(e.Note)
 	case master.Persist:
 		s.registry.persisted(e)
 	case master.Watch:
@@ -281,6 +286,7 @@ type snapshotCache struct {
 	of   uint64 // the version that last shows
 	at   time.Time
 	cost time.Duration // for which it held up the loop
+	tag  uint64        // names last, for readers who have it already
 }
 
 // snapshotAge is how old a snapshot may be while things change. Of a cluster so
@@ -325,5 +331,17 @@ func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
 	}
 	snap.Sort()
 	c.last, c.of, c.at = snap, version, time.Now()
+	c.tag++
 	return snap, nil
+}
+
+// tag names a snapshot that is still the newest, "" for others.
+func (s *Server) tag(snap *master.Snapshot) string {
+	c := &s.snapshot
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last != snap {
+		return ""
+	}
+	return fmt.Sprintf(`W/"%s-%d"`, s.cfg.ID, c.tag)
 }

@@ -352,3 +352,21 @@ func TestOperatorCodes(t *testing.T) {
 	}
 	c.until(t, "both frameworks over", func(s *master.Snapshot) bool { return len(s.Frameworks) == 0 && len(s.Completed) == 2 })
 }
+
+// TestNotModified: a reader who has the newest state does not get it again.
+func TestNotModified(t *testing.T) {
+	m := startMaster(t, "", nil)
+	m.until(t, "anything", func(*master.Snapshot) bool { return true })
+	resp, _ := m.get(t, "/state")
+	tag := resp.Header.Get("Etag")
+	if resp, text := m.get(t, "/state", "If-None-Match", tag); tag == "" || resp.StatusCode != http.StatusNotModified || text != "" {
+		t.Errorf("with the tag %s: %s %q", tag, resp.Status, text)
+	}
+	resp, _ = m.ask(t, http.MethodPut, "/weights", `[{"role":"b","weight":3}]`)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	if resp, text := m.get(t, "/state", "If-None-Match", tag); resp.StatusCode != http.StatusOK || text == "" {
+		t.Errorf("after a change: %s %q", resp.Status, text)
+	}
+}
