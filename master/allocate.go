@@ -73,6 +73,9 @@ func (c *Core) learnUsed(f *framework, key filterKey) {
 // whoever has the smallest share and can use it.
 func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 	c.dirty, c.lastRun = false, now
+	if c.paused() {
+		return fx
+	}
 	c.count.AllocationRounds++
 	made := map[string][]*Offer{}
 	agents := c.sortedAgents()
@@ -80,9 +83,12 @@ func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 		c.turn = (c.turn + 1) % len(agents)
 		agents = append(agents[c.turn:], agents[:c.turn]...)
 	}
-	for _, a := range agents {
-		if a.connected {
-			c.allocateAgent(now, a, made)
+	extra := c.surplus()
+	for _, sure := range []bool{true, false} {
+		for _, a := range agents {
+			if a.serves() && (!sure || extra != nil) {
+				c.allocateAgent(now, a, sure, extra, made)
+			}
 		}
 	}
 	for _, f := range c.sortedFrameworks() {
@@ -91,16 +97,22 @@ func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 			fx = c.tell(f, Offers{Offers: list}, fx)
 		}
 	}
-	return fx
+	return c.askToLeave(now, fx)
 }
 
-func (c *Core) allocateAgent(now time.Time, a *agent, made map[string][]*Offer) {
+// serves says whether the agent may get new work.
+func (a *agent) serves() bool { return a.connected && !a.inactive }
+
+// allocateAgent offers what is free of an agent; sure is the first stage, in
+// which only roles that lack a part of their guarantee are served.
+func (c *Core) allocateAgent(now time.Time, a *agent, sure bool, extra surplus, made map[string][]*Offer) {
 	free := a.free()
 	for len(free) > 0 {
-		f, role, part := c.pick(now, a, free)
+		f, role, part := c.pick(now, a, free, sure, extra)
 		if f == nil {
 			return
 		}
+		c.spent(role, part, extra)
 		o := c.offer(now, f, a, role, part)
 		made[f.ID] = append(made[f.ID], o)
 		free = free.Sub(part...)
@@ -108,21 +120,21 @@ func (c *Core) allocateAgent(now time.Time, a *agent, made map[string][]*Offer) 
 }
 
 // pick finds who is served next from an agent, and with how much.
-func (c *Core) pick(now time.Time, a *agent, free resources.Resources) (*framework, string, resources.Resources) {
+func (c *Core) pick(now time.Time, a *agent, free resources.Resources, sure bool, extra surplus) (*framework, string, resources.Resources) {
 	for _, role := range c.roles.Sort() {
 		usable := free.ReservableTo(role)
-		if !c.allocatable(usable) {
+		if len(usable) == 0 || sure && !c.progress(role, usable) {
 			continue
 		}
 		for _, id := range c.inRole[role].Sort() {
 			f := c.frameworks[id]
-			if f == nil || !f.wants(role, a) {
+			if f == nil || !f.wants(role, a) || c.remote(a) && !f.Capabilities.RegionAware {
 				continue
 			}
 			mine := f.understands(usable)
 			flt := f.filters[filterKey{role, a.ID}]
-			part := c.cut(a, mine, flt)
-			if c.allocatable(part) && !flt.holds(now, part) {
+			part := c.withinQuota(role, c.cut(a, mine, flt), extra)
+			if f.allocatable(c, role, part) && (!sure || c.progress(role, part)) && !flt.holds(now, part) {
 				return f, role, part
 			}
 		}
@@ -164,6 +176,17 @@ func (c *Core) allocatable(r resources.Resources) bool {
 	return len(c.cfg.MinAllocatable) == 0 && len(r) > 0
 }
 
+// allocatable: a framework may say for a role what makes an offer worth while
+// (mesos.proto, OfferFilters).
+func (f *framework) allocatable(c *Core, role string, r resources.Resources) bool {
+	least, set := f.MinAllocatable[role]
+	if !set {
+		return c.allocatable(r)
+	}
+	has := r.Scalars()
+	return len(r) > 0 && (len(least) == 0 || slices.ContainsFunc(least, has.Contains))
+}
+
 // cut takes one part of what is free: unreserved scalars are divided, all else
 // goes along whole. Small agents are not divided.
 func (c *Core) cut(a *agent, free resources.Resources, flt *filter) resources.Resources {
@@ -197,7 +220,7 @@ func (c *Core) cutOne(a *agent, r resources.Resource, parts int) resources.Resou
 func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part resources.Resources) *Offer {
 	o := &Offer{
 		ID: fmt.Sprintf("%s-O%d", c.cfg.ID, c.nextOffer), Framework: f.ID, Agent: a.ID, Role: role,
-		Resources: part.Allocated(role), Since: now,
+		Resources: part.Allocated(role), Since: now, Unavailable: a.unavailable,
 	}
 	c.nextOffer++
 	c.offers[o.ID] = o

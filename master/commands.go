@@ -171,10 +171,62 @@ type (
 		Data                       []byte
 	}
 
-	// SetWeight sets a role's weight.
-	SetWeight struct {
-		Role   string
-		Weight float64
+	// SetWeights sets the weights of roles.
+	SetWeights struct{ Weights map[string]float64 }
+
+	// SetQuotas replaces the quota of the roles that it names; an empty one is
+	// no quota. Force leaves out whether it can be kept.
+	SetQuotas struct {
+		Quotas []Quota
+		Force  bool
+	}
+
+	// RemoveQuota ends the quota of a role.
+	RemoveQuota struct{ Role string }
+
+	// Restore tells what operators have set before a restart. It comes before
+	// all else.
+	Restore struct {
+		Quotas      []Quota
+		Weights     map[string]float64
+		Marks       map[string]Marks     // by agent
+		Gone        map[string]time.Time // by agent
+		Maintenance Maintenance
+	}
+
+	// DrainAgent empties an agent and keeps it empty. A nil Grace lets tasks
+	// end in the time that they ask for.
+	DrainAgent struct {
+		Agent    string
+		Grace    *time.Duration
+		MarkGone bool
+	}
+
+	// ActivateAgent says whether an agent is offered. Active ends a drain that
+	// is over.
+	ActivateAgent struct {
+		Agent  string
+		Active bool
+	}
+
+	// MarkAgentGone ends an agent for good.
+	MarkAgentGone struct{ Agent string }
+
+	// UpdateSchedule replaces the plan of maintenance.
+	UpdateSchedule struct{ Windows []Window }
+
+	// StartMaintenance takes machines of the plan down.
+	StartMaintenance struct{ Machines []Machine }
+
+	// StopMaintenance brings machines up again.
+	StopMaintenance struct{ Machines []Machine }
+
+	// AnswerInverse is a framework's answer to inverse offers.
+	AnswerInverse struct {
+		Framework string
+		Offers    []string
+		Answer    InverseAnswer
+		Refuse    time.Duration
 	}
 
 	// Tick is said when Next has come.
@@ -214,7 +266,17 @@ func (OperationStatus) command()      {}
 func (AcknowledgeOperation) command() {}
 func (ReconcileOperations) command()  {}
 func (Operate) command()              {}
-func (SetWeight) command()            {}
+func (SetWeights) command()           {}
+func (SetQuotas) command()            {}
+func (Restore) command()              {}
+func (DrainAgent) command()           {}
+func (ActivateAgent) command()        {}
+func (MarkAgentGone) command()        {}
+func (UpdateSchedule) command()       {}
+func (StartMaintenance) command()     {}
+func (StopMaintenance) command()      {}
+func (AnswerInverse) command()        {}
+func (RemoveQuota) command()          {}
 func (Tick) command()                 {}
 
 // Effect is one thing that the shell must do, after the Persists of the batch
@@ -227,6 +289,16 @@ type (
 		ID    string
 		Agent *AgentInfo
 	}
+
+	// Save writes what an operator has set; a nil Value forgets it.
+	Save struct {
+		Kind  SavedKind
+		Name  string
+		Value any // JSON can hold it
+	}
+
+	// Noted tells operators who watch; there are none unless Watch asked.
+	Noted struct{ Note Note }
 
 	// ToFramework sends an event to a framework's stream.
 	ToFramework struct {
@@ -254,11 +326,25 @@ type (
 )
 
 func (Persist) effect()     {}
+func (Save) effect()        {}
+func (Noted) effect()       {}
 func (ToFramework) effect() {}
 func (CloseStream) effect() {}
 func (ToAgent) effect()     {}
 func (Watch) effect()       {}
 func (Unwatch) effect()     {}
+
+// SavedKind says what a Save is about. It is a part of the store's keys.
+type SavedKind string
+
+// The kinds: a Quota, a float64, Marks, a time.Time and a Maintenance.
+const (
+	SavedQuota       SavedKind = "quota"
+	SavedWeight      SavedKind = "weight"
+	SavedMarks       SavedKind = "agent"
+	SavedGone        SavedKind = "gone"
+	SavedMaintenance SavedKind = "maintenance"
+)
 
 // Event is what a framework is told.
 type Event interface{ event() }
@@ -283,6 +369,12 @@ type (
 		// Unreachable is when the agent was lost, for the states that say so.
 		Unreachable time.Time
 	}
+
+	// InverseOffers ask to leave agents.
+	InverseOffers struct{ Offers []*InverseOffer }
+
+	// RescindInverse takes an inverse offer back.
+	RescindInverse struct{ Offer string }
 
 	// OperationUpdate is an operation's status. Wire is set when an agent made
 	// it; otherwise the shell encodes the rest.
@@ -317,6 +409,8 @@ func (Offers) event()          {}
 func (Rescind) event()         {}
 func (Update) event()          {}
 func (AgentLost) event()       {}
+func (InverseOffers) event()   {}
+func (RescindInverse) event()  {}
 func (OperationUpdate) event() {}
 func (ExecutorLost) event()    {}
 func (FromExecutor) event()    {}
@@ -388,6 +482,12 @@ type (
 	// FrameworkUpdated refreshes what the agent knows of a framework.
 	FrameworkUpdated struct{ Framework *FrameworkInfo }
 
+	// DrainMessage makes the agent end its tasks and take no more.
+	DrainMessage struct {
+		Grace    *time.Duration
+		MarkGone bool
+	}
+
 	// Shutdown makes the agent end everything.
 	Shutdown struct{ Message string }
 )
@@ -409,6 +509,7 @@ func (KillExecutor) agentMessage()        {}
 func (ToExecutor) agentMessage()          {}
 func (FrameworkUpdated) agentMessage()    {}
 func (Shutdown) agentMessage()            {}
+func (DrainMessage) agentMessage()        {}
 func (ApplyOperation) agentMessage()      {}
 func (CheckpointResources) agentMessage() {}
 func (AckOperation) agentMessage()        {}

@@ -24,6 +24,8 @@ type Config struct {
 	OfferFloor        resources.Scalars // no part is smaller than this
 	CompletedTasks    int               // kept per framework, for people
 	CompletedKept     int               // completed frameworks kept
+	Region            string            // where the master is; "" when agents' regions do not matter
+	RemovalEvery      time.Duration     // --agent_removal_rate_limit: the least time between two agents given up; 0: none
 }
 
 // DefaultConfig has Mesos' values (master/constants.hpp) where Mesos has one.
@@ -47,6 +49,8 @@ var (
 	ErrNotSubscribed    = errors.New("the framework is not subscribed")
 	ErrInvalid          = errors.New("the command is not valid")
 	ErrIgnored          = errors.New("the message has no effect")
+	ErrUnknownAgent     = errors.New("the agent is not known")
+	ErrOvercommit       = errors.New("there is not enough capacity")
 	ErrConflict         = errors.New("there is not enough that is free")
 )
 
@@ -62,12 +66,21 @@ type Core struct {
 	finished   map[string]bool
 	offers     map[string]*Offer
 
-	roles   drf.Sorter             // by role
-	inRole  map[string]*drf.Sorter // frameworks of each role
-	weights map[string]float64
-	total   resources.Scalars
+	roles       drf.Tree               // by role
+	inRole      map[string]*drf.Sorter // frameworks of each role
+	weights     map[string]float64
+	quotas      map[string]Quota
+	consumed    map[string]resources.Scalars // by top-level role
+	recoveries  int                          // agents known from before a restart
+	marks       map[string]Marks             // by agent
+	gone        map[string]time.Time         // agents that are never taken back
+	maintenance Maintenance
+	inverse     map[string]*InverseOffer
+	nextRemoval time.Time
+	total       resources.Scalars
 
 	timers  timers.Heap[timer]
+	watched bool // operators watch
 	dirty   bool // an allocation round is due
 	lastRun time.Time
 	turn    int // which agent the next round starts with
@@ -87,16 +100,20 @@ type Counters struct {
 
 type agent struct {
 	AgentInfo
-	connected  bool
-	registered time.Time
-	reregister time.Time
-	pings      int // unanswered
-	tasks      map[task.Key]*Task
-	executors  map[executorKey]resources.Resources
-	used       resources.Resources // by tasks and executors
-	offered    resources.Resources
-	offers     map[string]*Offer
-	operations map[task.UUID]*Operation
+	connected   bool
+	registered  time.Time
+	reregister  time.Time
+	pings       int // unanswered
+	tasks       map[task.Key]*Task
+	executors   map[executorKey]resources.Resources
+	used        resources.Resources // by tasks and executors
+	offered     resources.Resources
+	offers      map[string]*Offer
+	operations  map[task.UUID]*Operation
+	inactive    bool // operators want no more work on it
+	removing    bool // waits for its turn to be given up
+	unavailable *Unavailability
+	inverse     map[string]*InverseOffer // by framework
 }
 
 type executorKey struct{ framework, executor string }
@@ -128,7 +145,7 @@ func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, agents: map[string]*agent{}, byPID: map[string]*agent{}, recovered: map[string]AgentInfo{},
 		lost: map[string]time.Time{}, frameworks: map[string]*framework{}, finished: map[string]bool{},
-		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{},
+		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{}, quotas: map[string]Quota{}, marks: map[string]Marks{}, gone: map[string]time.Time{}, inverse: map[string]*InverseOffer{}, consumed: map[string]resources.Scalars{},
 		count: Counters{Ended: map[task.State]uint64{}},
 	}
 }
@@ -142,28 +159,66 @@ func (c *Core) Apply(now time.Time, cmd Command, fx []Effect) ([]Effect, error) 
 	case Decline:
 		return c.decline(now, cmd, fx)
 	case Acknowledge:
-		return c.acknowledge(cmd, fx)
+		return c.acknowledge(now, cmd, fx)
 	case StatusUpdate:
 		return c.statusUpdate(now, cmd, fx)
 	case Tick:
 		return c.tick(now, fx), nil
 	case OperationStatus, AcknowledgeOperation, ReconcileOperations, Operate:
-		return c.applyOperation(cmd, fx)
+		return c.applyOperation(now, cmd, fx)
 	case Kill, Reconcile, Message, ShutdownExecutor, ExecutorMessage, ExitedExecutor:
 		return c.applyTask(now, cmd, fx)
-	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress, SetWeight:
+	case SetWeights, SetQuotas, RemoveQuota, Restore:
+		return c.applySetting(cmd, fx)
+	case DrainAgent, ActivateAgent, MarkAgentGone, UpdateSchedule, StartMaintenance, StopMaintenance, AnswerInverse:
+		return c.applyMaintenance(now, cmd, fx)
+	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress:
 		return c.applyFramework(now, cmd, fx)
 	default:
 		return c.applyAgent(now, cmd, fx)
 	}
 }
 
-func (c *Core) applyOperation(cmd Command, fx []Effect) ([]Effect, error) {
+func (c *Core) applyMaintenance(now time.Time, cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case DrainAgent:
+		return c.drainAgent(now, cmd, fx)
+	case ActivateAgent:
+		return c.activateAgent(cmd, fx)
+	case MarkAgentGone:
+		return c.markAgentGone(now, cmd, fx)
+	case UpdateSchedule:
+		return c.updateSchedule(cmd, fx)
+	case StartMaintenance:
+		return c.startMaintenance(now, cmd, fx)
+	case StopMaintenance:
+		return c.stopMaintenance(cmd, fx)
+	case AnswerInverse:
+		return c.answerInverse(now, cmd, fx)
+	}
+	return fx, nil
+}
+
+func (c *Core) applySetting(cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case SetWeights:
+		return c.setWeights(cmd, fx)
+	case SetQuotas:
+		return c.setQuotas(cmd, fx)
+	case RemoveQuota:
+		return c.removeQuota(cmd, fx)
+	case Restore:
+		return c.restore(cmd, fx)
+	}
+	return fx, nil
+}
+
+func (c *Core) applyOperation(now time.Time, cmd Command, fx []Effect) ([]Effect, error) {
 	switch cmd := cmd.(type) {
 	case OperationStatus:
-		return c.operationStatus(cmd, fx)
+		return c.operationStatus(now, cmd, fx)
 	case AcknowledgeOperation:
-		return c.acknowledgeOperation(cmd, fx)
+		return c.acknowledgeOperation(now, cmd, fx)
 	case ReconcileOperations:
 		return c.reconcileOperations(cmd, fx)
 	case Operate:
@@ -204,8 +259,6 @@ func (c *Core) applyFramework(now time.Time, cmd Command, fx []Effect) ([]Effect
 		return c.revive(cmd, fx)
 	case Suppress:
 		return c.suppress(cmd, fx)
-	case SetWeight:
-		return c.setWeight(cmd, fx)
 	}
 	return fx, nil
 }
@@ -225,7 +278,7 @@ func (c *Core) applyAgent(now time.Time, cmd Command, fx []Effect) ([]Effect, er
 	case Pong:
 		return c.pong(cmd, fx)
 	case UpdateAgent:
-		return c.updateAgent(cmd, fx)
+		return c.updateAgent(now, cmd, fx)
 	}
 	return fx, fmt.Errorf("%w: %T", ErrInvalid, cmd)
 }
@@ -264,6 +317,8 @@ func (c *Core) expire(now, at time.Time, t timer, fx []Effect) []Effect {
 		return c.failoverTimeout(now, at, t.id, fx)
 	case timerOffer:
 		return c.offerTimeout(t.id, fx)
+	case timerRemoval:
+		return c.removalDue(now, t.id, fx)
 	case timerFilter:
 		c.dirty = true
 	}

@@ -146,6 +146,7 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 			t.Role = l.Resources[0].Role
 		}
 		c.addTask(a, f, t)
+		fx = c.noteTask(t, fx)
 		c.count.TasksLaunched++
 		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion}, fx)
 	}

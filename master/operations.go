@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
@@ -72,10 +73,7 @@ func (c *Core) change(f *framework, a *agent, ch *Change, pool resources.Resourc
 		if left, err = pool.Allocated("").Apply(ch.Op); err == nil {
 			total, err = a.Resources.Apply(ch.Op)
 		}
-		if err == nil {
-			err = c.volumeClash(a, &ch.Op)
-		}
-		if err != nil {
+		if why = c.volumeClash(a, &ch.Op); err != nil {
 			why = err.Error()
 		}
 	}
@@ -123,21 +121,19 @@ func (a *agent) incapable(op *resources.Operation) string {
 
 // volumeClash: the ID of a volume is its role's only one on the agent, and what
 // tasks share is not destroyed under them.
-func (c *Core) volumeClash(a *agent, op *resources.Operation) error {
+func (c *Core) volumeClash(a *agent, op *resources.Operation) string {
 	for i := range op.Target {
 		v := &op.Target[i]
 		switch {
 		case op.Kind == resources.OpCreate && slices.ContainsFunc(a.Resources, func(x resources.Resource) bool {
 			return x.Persistent() && x.ReservedTo() == v.ReservedTo() && x.Disk.PersistenceID == v.Disk.PersistenceID
 		}):
-			//lint:ignore ST1005 Mesos' words
-			return fmt.Errorf("Persistent volume with ID %s exists already", v.Disk.PersistenceID)
+			return fmt.Sprintf("Persistent volume with ID %s exists already", v.Disk.PersistenceID)
 		case op.Kind == resources.OpDestroy && a.used.Allocated("").Contains(resources.Resources{*v}):
-			//lint:ignore ST1005 Mesos' words
-			return fmt.Errorf("Persistent volume %s is in use", v.Disk.PersistenceID)
+			return fmt.Sprintf("Persistent volume %s is in use", v.Disk.PersistenceID)
 		}
 	}
-	return nil
+	return ""
 }
 
 // carryOut changes the agent's total and tells the agent: one that keeps its
@@ -207,11 +203,11 @@ func (c *Core) operate(cmd Operate, fx []Effect) ([]Effect, error) {
 		return fx, fmt.Errorf("%w: %s", ErrInvalid, why)
 	}
 	total, err := a.Resources.Apply(cmd.Change.Op)
-	if err == nil {
-		err = c.volumeClash(a, &cmd.Change.Op)
-	}
 	if err != nil {
 		return fx, fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	if why := c.volumeClash(a, &cmd.Change.Op); why != "" {
+		return fx, fmt.Errorf("%w: %s", ErrConflict, why)
 	}
 	if fx, err = c.freeFor(a, &cmd.Change.Op, fx); err != nil {
 		return fx, err
@@ -242,7 +238,7 @@ func (c *Core) freeFor(a *agent, op *resources.Operation, fx []Effect) ([]Effect
 // operationStatus takes what an agent says of an operation. Whoever asked for it
 // acknowledges; nobody to ask means the master does (master.cpp,
 // updateOperationStatus).
-func (c *Core) operationStatus(cmd OperationStatus, fx []Effect) ([]Effect, error) {
+func (c *Core) operationStatus(now time.Time, cmd OperationStatus, fx []Effect) ([]Effect, error) {
 	a := c.agents[cmd.Agent]
 	if a == nil {
 		return fx, fmt.Errorf("%w: an operation status of the unknown agent %s", ErrIgnored, cmd.Agent)
@@ -265,7 +261,7 @@ func (c *Core) operationStatus(cmd OperationStatus, fx []Effect) ([]Effect, erro
 		// that it has (slave.cpp, ping).
 		fx = toAgent(a, Ping{Connected: false}, fx)
 	}
-	return fx, nil
+	return c.checkDrained(now, a, fx), nil
 }
 
 // answerOperation passes a status on, or acknowledges it in place of whoever is
@@ -297,7 +293,7 @@ func (c *Core) strangeOperation(a *agent, f *framework, cmd *OperationStatus, fx
 
 // acknowledgeOperation passes on what a framework has received; the end of a
 // terminal one is the end of the row.
-func (c *Core) acknowledgeOperation(cmd AcknowledgeOperation, fx []Effect) ([]Effect, error) {
+func (c *Core) acknowledgeOperation(now time.Time, cmd AcknowledgeOperation, fx []Effect) ([]Effect, error) {
 	f, err := c.subscribedFramework(cmd.Framework)
 	if err != nil {
 		return fx, err
@@ -313,7 +309,7 @@ func (c *Core) acknowledgeOperation(cmd AcknowledgeOperation, fx []Effect) ([]Ef
 	if o.State.Terminal() {
 		c.dropOperation(a, o)
 	}
-	return toAgent(a, AckOperation{UUID: o.UUID, Status: cmd.Status}, fx), nil
+	return c.checkDrained(now, a, toAgent(a, AckOperation{UUID: o.UUID, Status: cmd.Status}, fx)), nil
 }
 
 // agentOperations compares the operations that an agent lists with those known:
@@ -379,11 +375,14 @@ func (c *Core) answerAsked(f *framework, ask ReconcileTask, fx []Effect) []Effec
 	out := OperationUpdate{ID: ask.ID, Agent: ask.Agent}
 	_, waiting := c.recovered[ask.Agent]
 	_, lost := c.lost[ask.Agent]
+	_, gone := c.gone[ask.Agent]
 	switch o := f.operations[ask.ID]; {
 	case o != nil:
 		out.Agent, out.State, out.Message = o.Agent, o.State, "Reconciliation: Latest operation state"
 	case waiting:
 		out.State, out.Message = OperationRecovering, "Reconciliation: Agent is recovered but has not re-registered"
+	case gone:
+		out.State, out.Message = OperationGoneByOperator, "Reconciliation: Agent is gone"
 	case lost:
 		out.State, out.Message = OperationUnreachable, "Reconciliation: Agent is unreachable"
 	default:

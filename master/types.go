@@ -19,7 +19,10 @@ type FrameworkInfo struct {
 	FailoverTimeout time.Duration
 	Checkpoint      bool
 	Capabilities    Capabilities
-	Origin          []byte // the message it came in, with the ID set by the shell on the way out
+	// MinAllocatable are, by role, the amounts any of which makes an offer worth
+	// while; roles that are not in it go by the master's own.
+	MinAllocatable map[string][]resources.Scalars `json:",omitempty"`
+	Origin         []byte                         // the message it came in, with the ID set by the shell on the way out
 }
 
 // Capabilities are the framework capabilities that change what the master
@@ -48,6 +51,7 @@ type AgentInfo struct {
 	ResourceVersion    []byte // the UUID's 16 bytes, empty when the agent names none
 	TaskResourceLimits bool
 	CapabilityNames    []string
+	Region             string `json:",omitempty"` // of the agent's domain, "" without one
 	Origin             []byte // the agent's own description, without the ID
 }
 
@@ -93,6 +97,9 @@ type Offer struct {
 	Role      string
 	Resources resources.Resources // allocated to Role
 	Since     time.Time
+	// Unavailable is when the agent will not be there; nil when nothing is
+	// planned.
+	Unavailable *Unavailability
 }
 
 // Launch is one task of an ACCEPT, checked by the shell as far as that needs

@@ -189,6 +189,9 @@ func rareMessage(e *master.ToAgent, silence time.Duration) (proto.Message, error
 	case master.Shutdown:
 		return &messages.ShutdownMessage{Message: &m.Message}, nil
 	}
+	if m, ok := e.Message.(master.DrainMessage); ok {
+		return drainMessage(m), nil
+	}
 	return operationMessage(e.Message)
 }
 

@@ -82,8 +82,6 @@ func agentInfo(from libprocess.UPID, a *mesosv1.AgentInfo, kept []*mesosv1.Resou
 		return out, errors.New("the agent has no hostname")
 	case len(kept) > 0 && !a.GetCheckpoint():
 		return out, errors.New("checkpointed resources provided when checkpointing is not enabled")
-	case a.Domain != nil:
-		return out, errors.New("the agent has a domain and this master has none")
 	}
 	if err := checkVersion(version); err != nil {
 		return out, err
@@ -93,6 +91,7 @@ func agentInfo(from libprocess.UPID, a *mesosv1.AgentInfo, kept []*mesosv1.Resou
 		return out, err
 	}
 	setCapabilities(&out, caps)
+	out.Region = a.GetDomain().GetFaultDomain().GetRegion().GetName()
 	bare := proto.CloneOf(a)
 	bare.Id = nil
 	out.Origin, err = proto.Marshal(bare)

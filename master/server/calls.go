@@ -25,6 +25,10 @@ func (s *Server) take(st *stream, c *schedulerv1.Call) {
 		s.registry.answered(st.info.Load(), c.Decline.OfferIds)
 		st.tally.declined(len(c.Decline.OfferIds))
 		s.put(master.Decline{Framework: id, Offers: offerIDs(c.Decline.OfferIds), Refuse: refuseTime(c.Decline.Filters)})
+	case schedulerv1.Call_ACCEPT_INVERSE_OFFERS:
+		s.answerInverse(id, c.AcceptInverseOffers.InverseOfferIds, c.AcceptInverseOffers.Filters, master.InverseAccepted)
+	case schedulerv1.Call_DECLINE_INVERSE_OFFERS:
+		s.answerInverse(id, c.DeclineInverseOffers.InverseOfferIds, c.DeclineInverseOffers.Filters, master.InverseDeclined)
 	case schedulerv1.Call_KILL:
 		s.kill(id, c.Kill)
 	case schedulerv1.Call_RECONCILE:

@@ -453,6 +453,7 @@ func (s *Server) operateOn(r *http.Request, agent string, op *mesosv1.Offer_Oper
 	}
 	ch := (&requester{}).change(op)
 	err := s.do(r.Context(), master.Operate{Agent: agent, Change: ch})
+	s.snapshot.expire()
 	switch {
 	case errors.Is(err, master.ErrConflict):
 		return failf(http.StatusConflict, "Invalid operation: %v", err)

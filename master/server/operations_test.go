@@ -85,7 +85,7 @@ func TestOperatorOperations(t *testing.T) {
 		status     int
 		want       string
 	}{
-		{"part missing", `{"type":"RESERVE_RESOURCES"}`, 400, "Expecting 'reserve' to be present"},
+		{"part missing", `{"type":"RESERVE_RESOURCES"}`, 400, "Expecting 'reserve_resources' to be present"},
 		{"not reserved", `{"type":"RESERVE_RESOURCES","reserve_resources":{` + who + `,"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1}}]}}`, 400, "is not dynamically reserved"},
 		{"unknown agent", `{"type":"RESERVE_RESOURCES","reserve_resources":{"agent_id":{"value":"x"},"resources":[` + webAmount("cpus", "1") + `]}}`, 400, "No agent found"},
 		{"too much", `{"type":"RESERVE_RESOURCES","reserve_resources":{` + who + `,"resources":[` + webAmount("cpus", "5") + `]}}`, 409, "RESERVE needs"},
