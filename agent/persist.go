@@ -48,13 +48,20 @@ type savedRecord struct {
 	Container *task.ContainerStatus `json:",omitzero"` // nil: none was seen
 	History   []task.Status         `json:",omitzero"`
 	Pending   int                   `json:",omitzero"`
+	Data      [][]byte              `json:",omitzero"` // of the pending updates, where an executor has told some
+	Handed    bool                  `json:",omitzero"`
+	Shut      time.Time             `json:",omitzero"`
+	Heard     []task.UUID           `json:",omitzero"`
 }
 
 func lean(r *Record) *savedRecord {
 	out := &savedRecord{
 		Name: r.Name, Stop: r.Stop, Cause: r.Cause, Why: r.Why, Healthy: r.Healthy, Checked: r.Checked, Silent: r.Silent, Grace: r.Grace,
 		Tried: r.Tried, State: r.State, Since: r.Since,
-		History: make([]task.Status, len(r.History)), Pending: len(r.Pending),
+		History: make([]task.Status, len(r.History)), Pending: len(r.Pending), Handed: r.Handed, Shut: r.Shut, Heard: r.Heard,
+	}
+	if r.Spec.Hosted() {
+		out.Data = pendingData(r.Pending)
 	}
 	if k := &r.Container; k.ID != "" {
 		out.Started = k.Started
@@ -67,14 +74,27 @@ func lean(r *Record) *savedRecord {
 	return out
 }
 
+// pendingData is what the updates carry; nil when none carries any.
+func pendingData(pending []task.Status) [][]byte {
+	if !slices.ContainsFunc(pending, func(s task.Status) bool { return len(s.Data) > 0 }) {
+		return nil
+	}
+	out := make([][]byte, len(pending))
+	for i := range pending {
+		out[i] = pending[i].Data
+	}
+	return out
+}
+
 // full is the inverse of lean. Earlier statuses get the container as it was
 // known last.
 func (s *savedRecord) full(spec task.Spec) (Record, error) {
 	r := Record{
 		Spec: spec, Name: s.Name, Stop: s.Stop, Cause: s.Cause, Why: s.Why, Healthy: s.Healthy, Checked: s.Checked, Silent: s.Silent, Grace: s.Grace,
 		Tried: s.Tried, State: s.State, Since: s.Since, History: s.History,
+		Handed: s.Handed, Shut: s.Shut, Heard: s.Heard,
 	}
-	if s.Pending > len(s.History) {
+	if s.Pending > len(s.History) || len(s.Data) > s.Pending {
 		return r, fmt.Errorf("agent: the record of task %s has %d pending updates and a history of %d", spec.Key, s.Pending, len(s.History))
 	}
 	if c := s.Container; c != nil {
@@ -86,6 +106,9 @@ func (s *savedRecord) full(spec task.Spec) (Record, error) {
 		r.History[i].Container = containerStatus(&row{Record: r})
 	}
 	r.Pending = slices.Clone(r.History[len(r.History)-s.Pending:])
+	for i, data := range s.Data {
+		r.Pending[i].Data = data
+	}
 	return r, nil
 }
 

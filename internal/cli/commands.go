@@ -155,6 +155,8 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.Duration("keep-logs", 24*time.Hour, "how long logs are kept in --work-dir after their container is removed; 0: not at all")
 	f.Duration("orphan-grace", d.OrphanGrace, "a container of this agent's that belongs to no task is stopped after this")
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
+	f.Duration("executor-registration-timeout", d.Registration, "how long a framework's own executor may take to connect after its start")
+	f.Duration("executor-recovery-timeout", d.Recovery, "how long one may take to connect again after a restart of the agent")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
 	f.String("shutdown-policy", "exit", "what a master's order to shut down does: exit (the containers stay), ignore, or kill (all tasks, then exit)")
@@ -178,6 +180,7 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 	for _, key := range v.AllKeys() {
 		r.flags[strings.ReplaceAll(key, "-", "_")] = v.GetString(key)
 	}
+	r.core.Registration, r.core.Recovery = v.GetDuration("executor-registration-timeout"), v.GetDuration("executor-recovery-timeout")
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
 	if r.fetch.dir, r.fetch.cache = v.GetString("fetcher-cache-dir"), v.GetInt64("fetcher-cache-size")<<20; r.fetch.cache <= 0 {
 		return nil, exit(exitUsage, "--fetcher-cache-size is %d; it must be above 0", v.GetInt64("fetcher-cache-size"))
