@@ -74,7 +74,7 @@ func refuseAgent(info *AgentInfo, why string, fx []Effect) []Effect {
 func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 	a := &agent{
 		AgentInfo: info, connected: true, registered: now,
-		tasks: map[task.Key]*Task{}, executors: map[executorKey]resources.Resources{},
+		tasks: map[task.Key]*Task{}, executors: map[executorKey]*Executor{},
 		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{},
 	}
 	c.markedAgent(a)
@@ -172,6 +172,7 @@ func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) 
 	for _, t := range cmd.Tasks {
 		fx = c.takeTask(now, a, t, !wasRecovered, fx)
 	}
+	c.takeExecutors(a, cmd.Executors)
 	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
 	fx = c.startPings(now, a, fx)
 	return c.checkDrained(now, a, fx), nil
@@ -249,6 +250,7 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 	fx = c.recoverFrameworks(now, cmd.Frameworks, fx)
 	fx = c.rescindAgent(a, fx)
 	missing, fx := c.reconcileAgent(now, a, cmd.Tasks, fx)
+	c.takeExecutors(a, cmd.Executors)
 	fx = toAgent(a, Reregistered{Missing: missing}, fx)
 	for _, t := range c.tasksOf(a) {
 		if t.KillAsked && !t.State.Terminal() {
@@ -375,8 +377,8 @@ func (c *Core) endAgent(now time.Time, a *agent, why string, gone bool, fx []Eff
 
 func (c *Core) forgetAgent(a *agent, fx []Effect) []Effect {
 	fx = c.rescindInverse(a, fx)
-	for k, used := range a.executors {
-		c.unuse(a, k.framework, used)
+	for k := range a.executors {
+		c.dropExecutor(a, k)
 	}
 	delete(c.agents, a.ID)
 	if c.byPID[a.PID] == a {

@@ -115,7 +115,7 @@ func (c *Core) allocateAgent(now time.Time, a *agent, sure bool, extra surplus, 
 		c.spent(role, part, extra)
 		o := c.offer(now, f, a, role, part)
 		made[f.ID] = append(made[f.ID], o)
-		free = free.Sub(part...)
+		free = free.Sub(a.passing(part)...)
 	}
 }
 
@@ -134,7 +134,7 @@ func (c *Core) pick(now time.Time, a *agent, free resources.Resources, sure bool
 			mine := f.understands(usable)
 			flt := f.filters[filterKey{role, a.ID}]
 			part := c.withinQuota(role, c.cut(a, mine, flt), extra)
-			if f.allocatable(c, role, part) && (!sure || c.progress(role, part)) && !flt.holds(now, part) {
+			if f.allocatable(c, role, part) && len(a.passing(part)) > 0 && (!sure || c.progress(role, part)) && !flt.holds(now, part) {
 				return f, role, part
 			}
 		}
@@ -220,7 +220,7 @@ func (c *Core) cutOne(a *agent, r resources.Resource, parts int) resources.Resou
 func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part resources.Resources) *Offer {
 	o := &Offer{
 		ID: fmt.Sprintf("%s-O%d", c.cfg.ID, c.nextOffer), Framework: f.ID, Agent: a.ID, Role: role,
-		Resources: part.Allocated(role), Since: now, Unavailable: a.unavailable,
+		Resources: part.Allocated(role), Since: now, Unavailable: a.unavailable, Executors: a.executorIDs(f.ID),
 	}
 	c.nextOffer++
 	c.offers[o.ID] = o

@@ -22,6 +22,7 @@ type (
 	ReregisterAgent struct {
 		Agent      AgentInfo
 		Tasks      []*Task
+		Executors  []*Executor
 		Frameworks []FrameworkInfo
 	}
 
@@ -435,6 +436,7 @@ type (
 		Framework *FrameworkInfo
 		Task      []byte
 		Version   []byte // the agent's resource version
+		Runs      bool   // its executor runs already
 	}
 
 	// KillTask ends a task.

@@ -105,7 +105,7 @@ type agent struct {
 	reregister  time.Time
 	pings       int // unanswered
 	tasks       map[task.Key]*Task
-	executors   map[executorKey]resources.Resources
+	executors   map[executorKey]*Executor
 	used        resources.Resources // by tasks and executors
 	offered     resources.Resources
 	offers      map[string]*Offer
@@ -120,7 +120,7 @@ type executorKey struct{ framework, executor string }
 
 // free is what nobody uses and nobody has been offered.
 func (a *agent) free() resources.Resources {
-	return a.Resources.Sub(a.used.Allocated("")...).Sub(a.offered.Allocated("")...)
+	return a.Resources.Sub(a.passing(a.used).Allocated("")...).Sub(a.passing(a.offered).Allocated("")...)
 }
 
 type framework struct {

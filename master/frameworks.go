@@ -242,10 +242,9 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 }
 
 func (c *Core) dropExecutors(a *agent, frameworkID string) {
-	for k, used := range a.executors {
+	for k := range a.executors {
 		if k.framework == frameworkID {
-			c.unuse(a, frameworkID, used)
-			delete(a.executors, k)
+			c.dropExecutor(a, k)
 		}
 	}
 }

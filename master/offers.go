@@ -137,7 +137,8 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 			fx = c.failLaunches(now, f, launches[i:i+1], task.Error, invalidReason(l), why, fx)
 			continue
 		}
-		pool = pool.Sub(l.Resources...)
+		pool = pool.Sub(a.passing(a.needs(f, l))...)
+		runs := c.startExecutor(a, f, l)
 		t := &Task{
 			Key: task.Key{Framework: f.ID, ID: l.ID}, Name: l.Name, Agent: a.ID, Executor: l.Executor,
 			Resources: l.Resources, State: task.Staging, Origin: l.Origin,
@@ -148,7 +149,7 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 		c.addTask(a, f, t)
 		fx = c.noteTask(t, fx)
 		c.count.TasksLaunched++
-		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion}, fx)
+		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion, Runs: runs}, fx)
 	}
 	return pool, fx
 }
@@ -168,8 +169,10 @@ func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Re
 		return "Task has duplicate ID: " + l.ID
 	case l.Agent != a.ID:
 		return fmt.Sprintf("Task uses invalid agent %s while agent %s is expected", l.Agent, a.ID)
-	case !pool.Contains(l.Resources):
-		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", l.Resources, pool)
+	case a.clashes(f, l):
+		return fmt.Sprintf("Task has invalid ExecutorInfo (existing ExecutorInfo with same ExecutorID is not compatible): executor %s", l.Executor)
+	case !pool.Contains(a.needs(f, l)):
+		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", a.needs(f, l), pool)
 	}
 	return ""
 }

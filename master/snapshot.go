@@ -24,6 +24,7 @@ type Snapshot struct {
 	Offered     resources.Scalars
 	Roles       []RoleView
 	Operations  []*Operation // by agent
+	Executors   []*Executor  // by agent
 	Maintenance Maintenance
 	Inverse     []*InverseOffer // by ID
 	Quotas      []Quota         // by role
@@ -60,6 +61,7 @@ type FrameworkView struct {
 	Tasks       []*Task
 	Unreachable []*Task
 	Done        []*Task
+	Executors   []*Executor
 	Offers      []*Offer
 }
 
@@ -91,6 +93,7 @@ func (c *Core) Collect() *Snapshot {
 	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.Counters(), Config: c.cfg}
 	for _, a := range c.sortedAgents() {
 		s.Agents = append(s.Agents, c.agentView(a))
+		s.Executors = append(s.Executors, a.executorsOf()...)
 		s.Operations = append(s.Operations, c.operationsOf(a)...)
 		s.Used = s.Used.Add(a.used.Scalars())
 		s.Offered = s.Offered.Add(a.offered.Scalars())
@@ -98,8 +101,14 @@ func (c *Core) Collect() *Snapshot {
 	for _, id := range slices.Sorted(maps.Keys(c.recovered)) {
 		s.Recovered = append(s.Recovered, c.recovered[id])
 	}
-	for _, f := range c.sortedFrameworks() {
-		s.Frameworks = append(s.Frameworks, f.view())
+	at := map[string]int{}
+	for i, f := range c.sortedFrameworks() {
+		s.Frameworks, at[f.ID] = append(s.Frameworks, f.view()), i
+	}
+	for _, e := range s.Executors {
+		if i, ok := at[e.Framework]; ok {
+			s.Frameworks[i].Executors = append(s.Frameworks[i].Executors, e)
+		}
 	}
 	for _, f := range c.completed {
 		s.Completed = append(s.Completed, f.view())

@@ -303,11 +303,7 @@ func (c *Core) exitedExecutor(cmd ExitedExecutor, fx []Effect) ([]Effect, error)
 	if a == nil {
 		return fx, fmt.Errorf("%w: the end of an executor on the unknown agent %s", ErrIgnored, cmd.Agent)
 	}
-	key := executorKey{cmd.Framework, cmd.Executor}
-	if used, ok := a.executors[key]; ok {
-		c.unuse(a, cmd.Framework, used)
-		delete(a.executors, key)
-	}
+	c.dropExecutor(a, executorKey{cmd.Framework, cmd.Executor})
 	if f == nil {
 		return fx, nil
 	}

@@ -51,6 +51,7 @@ type AgentInfo struct {
 	ResourceVersion    []byte // the UUID's 16 bytes, empty when the agent names none
 	TaskResourceLimits bool
 	CapabilityNames    []string
+	SyntheticPorts     bool   `json:",omitempty"` // its ports are for show: each may be given any number of times
 	Region             string `json:",omitempty"` // of the agent's domain, "" without one
 	Origin             []byte // the agent's own description, without the ID
 }
@@ -100,6 +101,7 @@ type Offer struct {
 	// Unavailable is when the agent will not be there; nil when nothing is
 	// planned.
 	Unavailable *Unavailability
+	Executors   []string // of the framework on the agent
 }
 
 // Launch is one task of an ACCEPT, checked by the shell as far as that needs
@@ -110,7 +112,10 @@ type Launch struct {
 	Agent     string
 	Executor  string
 	Resources resources.Resources // allocated to the offer's role
-	Origin    []byte
-	Invalid   string
-	Group     bool // of a task group: refused under a reason of its own
+	// ExecutorResources are counted when the executor does not run yet.
+	ExecutorResources resources.Resources
+	ExecutorOrigin    []byte // as in Executor
+	Origin            []byte
+	Invalid           string
+	Group             bool // of a task group: refused under a reason of its own
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/link"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/provider/docker"
 	"github.com/mesopool/mesopool/provider/limit"
@@ -213,6 +214,9 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 func (r *agentRole) shape(v *viper.Viper) (err error) {
 	if r.ports, err = parsePorts(v.GetString("synthetic-ports")); err != nil {
 		return err
+	}
+	if len(r.ports) > 0 { // by which our master knows that a port may be given to many
+		r.attrs = append(r.attrs, &mesosv1.Attribute{Name: new("synthetic_ports"), Type: mesosv1.Value_TEXT.Enum(), Text: &mesosv1.Value_Text{Value: new("true")}})
 	}
 	if r.domain, err = parseDomain(v.GetString("domain")); err != nil {
 		return err

@@ -135,7 +135,7 @@ func appendRunTask(dst []byte, m *master.RunTask) []byte {
 		version := appendBytes(make([]byte, 0, n+8), 1, m.Version)
 		dst = appendBytes(dst, 5, appendBytes(make([]byte, 0, n+8), 2, version))
 	}
-	return appendBool(dst, 6, true)
+	return appendBool(dst, 6, !m.Runs)
 }
 
 func appendAck(dst []byte, agent string, m *master.AckUpdate) []byte {

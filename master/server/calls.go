@@ -10,6 +10,7 @@ import (
 	"github.com/mesopool/mesopool/mesos/convert"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	schedulerv1 "github.com/mesopool/mesopool/mesos/v1/scheduler"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -163,10 +164,29 @@ func (s *Server) launch(t *mesosv1.TaskInfo, role string) master.Launch {
 		l.Invalid = "Task uses invalid resources: " + err.Error()
 		return l
 	}
+	if l.ExecutorResources, l.ExecutorOrigin, err = executorParts(t.Executor); err != nil {
+		l.Invalid = "Executor uses invalid resources: " + err.Error()
+		return l
+	}
 	if l.Origin, err = proto.Marshal(t); err != nil {
 		l.Invalid = err.Error()
 	}
 	return l
+}
+
+// executorParts are what the core keeps of an executor; nothing of none.
+func executorParts(e *mesosv1.ExecutorInfo) (resources.Resources, []byte, error) {
+	if e == nil {
+		return nil, nil, nil
+	}
+	amount, err := convert.Resources(e.Resources)
+	if err != nil {
+		return nil, nil, err
+	}
+	bare := proto.CloneOf(e)
+	bare.FrameworkId = nil
+	origin, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
+	return amount, origin, err
 }
 
 // allocate brings resources into the form that is used between masters and

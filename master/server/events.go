@@ -201,6 +201,9 @@ func (r *registry) offerMessage(o *master.Offer, caps *master.Capabilities) *mes
 		Hostname: &card.hostname, Url: card.url, Attributes: card.attributes, Domain: card.domain,
 		Resources: convert.ResourcesTo(o.Resources, resourceFormat(caps)),
 	}
+	for _, id := range o.Executors {
+		out.ExecutorIds = append(out.ExecutorIds, &mesosv1.ExecutorID{Value: &id})
+	}
 	if o.Unavailable != nil {
 		out.Unavailability = unavailabilityMessage(o.Unavailable.Start, o.Unavailable.Length)
 	}

@@ -139,8 +139,9 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*master.Snapshot) (
 			out, err := getTasks(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_TASKS.Enum(), GetTasks: out}, err
 		},
-		masterv1.Call_GET_EXECUTORS: func(*master.Snapshot) (*masterv1.Response, error) {
-			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: &masterv1.Response_GetExecutors{}}, nil
+		masterv1.Call_GET_EXECUTORS: func(snap *master.Snapshot) (*masterv1.Response, error) {
+			out, err := getExecutors(snap)
+			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: out}, err
 		},
 		masterv1.Call_GET_OPERATIONS:           getOperations,
 		masterv1.Call_GET_ROLES:                getRoles,
@@ -342,9 +343,26 @@ func (s *Server) getState(snap *master.Snapshot) (*masterv1.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	executors, err := getExecutors(snap)
+	if err != nil {
+		return nil, err
+	}
 	return &masterv1.Response{Type: masterv1.Response_GET_STATE.Enum(), GetState: &masterv1.Response_GetState{
-		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(snap), GetExecutors: &masterv1.Response_GetExecutors{},
+		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(snap), GetExecutors: executors,
 	}}, nil
+}
+
+func getExecutors(snap *master.Snapshot) (*masterv1.Response_GetExecutors, error) {
+	out := &masterv1.Response_GetExecutors{}
+	for _, e := range snap.Executors {
+		info := &mesosv1.ExecutorInfo{}
+		if err := proto.Unmarshal(e.Origin, info); err != nil {
+			return nil, err
+		}
+		info.FrameworkId = &mesosv1.FrameworkID{Value: &e.Framework}
+		out.Executors = append(out.Executors, &masterv1.Response_GetExecutors_Executor{ExecutorInfo: info, AgentId: &mesosv1.AgentID{Value: &e.Agent}})
+	}
+	return out, nil
 }
 
 func getRoles(snap *master.Snapshot) (*masterv1.Response, error) {

@@ -283,6 +283,9 @@ func usedBy(f *master.FrameworkView) resources.Resources {
 			used = used.Add(t.Resources...)
 		}
 	}
+	for _, e := range f.Executors {
+		used = used.Add(e.Resources...)
+	}
 	return used
 }
 
@@ -343,7 +346,11 @@ func writeFramework(j *jsonWriter, f *master.FrameworkView) {
 	writeTasks(j, "completed_tasks", f.Done)
 	writeOffers(j, f)
 	j.key("executors")
-	j.array(func() {})
+	j.array(func() {
+		for _, e := range f.Executors {
+			j.object(func() { writeExecutor(j, e) })
+		}
+	})
 	if !f.Reregister.IsZero() {
 		j.time("reregistered_time", f.Reregister)
 	}
@@ -352,6 +359,20 @@ func writeFramework(j *jsonWriter, f *master.FrameworkView) {
 	}
 	j.key("offer_constraints")
 	j.object(func() {})
+}
+
+// writeExecutor prints an executor as its framework described it.
+func writeExecutor(j *jsonWriter, e *master.Executor) {
+	info := &mesosv1.ExecutorInfo{}
+	if proto.Unmarshal(e.Origin, info) != nil {
+		return
+	}
+	j.member("executor_id", e.ID)
+	j.member("name", info.GetName())
+	j.member("framework_id", e.Framework)
+	j.message("command", info.GetCommand())
+	writeAmounts(j, "resources", e.Resources)
+	j.member("slave_id", e.Agent)
 }
 
 func writeLabels(j *jsonWriter, l *mesosv1.Labels) {
