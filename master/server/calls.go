@@ -107,6 +107,7 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 	for _, op := range a.Operations {
 		switch op.GetType() {
 		case mesosv1.Offer_Operation_LAUNCH:
+			complete(op.GetLaunch().GetTaskInfos(), framework)
 			cmd.Launches = s.launches(cmd.Launches, op, role)
 		case mesosv1.Offer_Operation_LAUNCH_GROUP:
 			cmd.Launches = s.group(cmd.Launches, op, role)
@@ -133,6 +134,24 @@ func (s *Server) launches(list []master.Launch, op *mesosv1.Offer_Operation, rol
 		list = append(list, l)
 	}
 	return list
+}
+
+// complete fills in what older frameworks leave out and agents insist on
+// (master.cpp, accept).
+func complete(tasks []*mesosv1.TaskInfo, framework string) {
+	for _, t := range tasks {
+		if e := t.Executor; e != nil && e.FrameworkId == nil {
+			e.FrameworkId = &mesosv1.FrameworkID{Value: &framework}
+		}
+		h := t.HealthCheck
+		switch {
+		case h == nil || h.Type != nil:
+		case h.Command != nil && h.Http == nil:
+			h.Type = mesosv1.HealthCheck_COMMAND.Enum()
+		case h.Http != nil && h.Command == nil:
+			h.Type = mesosv1.HealthCheck_HTTP.Enum()
+		}
+	}
 }
 
 const noGroups = "task groups (LAUNCH_GROUP) are not supported by this master; launch the tasks one by one"
