@@ -2,6 +2,7 @@
 # env.sh after lib.sh.
 # shellcheck shell=bash disable=SC2154,SC2034
 . "$root/scripts/team.sh"
+. "$root/scripts/places.sh"
 
 # COMPOSE_OVERRIDE is a further file for Compose: that of teams.
 COMPOSE_OVERRIDE=""
@@ -182,6 +183,7 @@ cluster_exists() { # <cluster>
 # first, so that nobody replaces the tasks.
 remove_cluster() { # <cluster>
   local quiet=0
+  remove_places "$1"
   if is_team "$1"; then
     remove_team "$1"
     return

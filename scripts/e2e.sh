@@ -19,7 +19,7 @@ case ${1:-} in
   --endpoint) team=true a=ep-a b=ep-b stranger=mesopool-ep-stranger ;;
   *) fail "\"$1\" is no argument of scripts/e2e.sh; it takes --endpoint" ;;
 esac
-passed=0 failed=0 tagged=false
+east=mesopool-e2e-east passed=0 failed=0 tagged=false
 log=$(mktemp)
 
 # ---- the harness -----------------------------------------------------------
@@ -65,11 +65,11 @@ explain() {
 }
 
 cleanup() {
-  docker rm -f "$stranger" >/dev/null 2>&1 || true
+  docker rm -f -v "$stranger" "$east" >/dev/null 2>&1 || true
   ./start.sh "$a" --down >/dev/null 2>&1 || true
   ./start.sh "$b" --down >/dev/null 2>&1 || true
   if $tagged; then docker rmi nginx:latest >/dev/null 2>&1 || true; fi
-  rm -rf "$log" "$log.certs" "$log.stolen"
+  rm -rf "$log" "$log.certs" "$log.stolen" "$log.east"
 }
 
 # use sets MARATHON, MESOS_MASTER and CONSUL; docker stays that of the engine.
@@ -448,6 +448,30 @@ agent_has_no_engine() { # <team>
     docker inspect --format '{{json .Config.Env}}' "$id" | grep -q '"DOCKER_HOST=tcp://endpoint:2376"'
 }
 
+# test_places gives the first team an agent for a further data center, which is
+# simulated: an endpoint of its own, at an address that all reach.
+test_places() {
+  local gateway apps
+  gateway=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
+  mkdir -p "$log.east"
+  docker run -d --name "$east" --publish "$gateway::2376" mesopool/mesopool:local endpoint --state=/state --ip=0.0.0.0 --hostname="$gateway" >/dev/null
+  expect "a further data center is there" 10 docker exec "$east" /mesopool endpoint account add agents --state=/state
+  docker cp "$east:/state/accounts/agents/certs/." "$log.east" >/dev/null
+  echo "export DOCKER_HOST=tcp://$(docker port "$east" 2376 | head -1)" >"$log.east/env.sh"
+  expect "start-agents.sh starts an agent for it" 5 scripts/start-agents.sh "$a" "$log.east=us-east/us-east-1"
+  expect "running it again is harmless" 5 scripts/start-agents.sh "$a" "$log.east=us-east/us-east-1"
+  expect "the cluster has two agents" 30 two_agents
+  apps='{"id":"/east","cmd":"sleep infinity","instances":2,"cpus":0.1,"mem":32,"container":{"type":"DOCKER","docker":{"image":"any"}},"constraints":[["zone","CLUSTER","us-east-1"]]}'
+  expect "an app is bound to the further data center" 1 api POST /v2/apps "$apps"
+  expect "its tasks run there" 30 there 2
+  expect "start-agents.sh --remove" 10 scripts/start-agents.sh "$a" --remove
+  expect "nothing of the cluster runs there any more" 1 there 0
+  expect "DELETE of the app" 1 api DELETE '/v2/apps/east?force=true'
+}
+
+two_agents() { [ "$(agents_of)" = 2 ]; }
+there() { [ "$(find_place "$log.east" && read_place && place_docker ps -aq | grep -c .)" = "$1" ]; }
+
 # test_views: env.sh points docker at the team's view, and back.
 test_views() {
   expect "env.sh points docker at what the team sees" 1 sees_own
@@ -473,6 +497,7 @@ test_two_clusters
 if $team; then
   test_views
   test_isolation
+  test_places
 fi
 test_removal
 finish
