@@ -20,6 +20,9 @@ type Config struct {
 	NoExec        bool             // the backend runs no further commands in a container
 	NoFetch       string           // why URIs cannot be fetched here; "": they can
 	NoPods        string           // why tasks cannot share a network here; "": they can
+	NoExecutors   string           // why frameworks' own executors cannot run here; "": they can
+	Registration  time.Duration    // an executor that does not connect for so long after its start is ended
+	Recovery      time.Duration    // so is one that does not connect again after a restart of the agent
 	OrphanGrace   time.Duration    // a container of ours without a record is stopped after this
 	RetryMin      time.Duration    // first pause between tries of a call, doubled up to RetryMax
 	RetryMax      time.Duration
@@ -32,6 +35,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		KillGrace: 5 * time.Second, LaunchTimeout: 10 * time.Minute, LaunchRetry: 2 * time.Minute, OrphanGrace: time.Minute,
+		Registration: time.Minute, Recovery: 15 * time.Minute,
 		RetryMin: 500 * time.Millisecond, RetryMax: 30 * time.Second,
 		ResendMin: 10 * time.Second, ResendMax: 10 * time.Minute,
 		GC: gc.Policy{Keep: [3]time.Duration{gc.Succeeded: 5 * time.Minute, gc.Failed: time.Hour, gc.Killed: 5 * time.Minute}, MaxKept: 1000},
@@ -92,6 +96,10 @@ type row struct {
 
 	watching bool      // checks without consequences have begun
 	watchAt  time.Time // of the next one
+
+	session   uint64    // an executor's; 0: it is not connected
+	met       bool      // it has been connected since the agent started
+	connectBy time.Time // when an executor must have connected
 }
 
 // NewCore returns a core without tasks.
@@ -113,6 +121,16 @@ func (c *Core) Step(now time.Time, in Input, fx []Effect) []Effect {
 		return c.launchGroup(now, in, fx)
 	case ShutdownExecutor:
 		return c.shutdownExecutor(now, in, fx)
+	case Subscribe:
+		return c.subscribe(now, in, fx)
+	case Unsubscribe:
+		return c.unsubscribe(in, fx)
+	case ExecutorUpdate:
+		return c.executorUpdate(now, in, fx)
+	case FrameworkMessage:
+		return c.frameworkMessage(in, fx)
+	case ExecutorSaid:
+		return c.executorSaid(in, fx)
 	case Refuse:
 		return c.refuse(now, in, fx)
 	case Kill:
@@ -174,6 +192,9 @@ func (c *Core) wake(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	if due(r.watchAt, now) {
 		fx = c.watch(r, fx)
+	}
+	if due(r.connectBy, now) {
+		fx = c.notConnected(now, r, fx)
 	}
 	return c.advance(now, r, fx)
 }

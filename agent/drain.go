@@ -24,8 +24,12 @@ func (c *Core) startDrain(now time.Time, in Drain, fx []Effect) []Effect {
 	c.drain = &in.Config
 	fx = append(fx, SaveDrain{Config: c.drain})
 	for _, r := range c.sorted() {
-		if r.State.Terminal() || r.Cause == CauseMaxCompletion || r.Spec.HoldsPod() {
-			continue // a pod ends with its tasks
+		if r.State.Terminal() || r.Cause == CauseMaxCompletion {
+			continue
+		}
+		if r.Spec.HoldsPod() { // it ends with its tasks
+			fx = c.endIdle(now, r, fx)
+			continue
 		}
 		fx = c.stop(now, r, c.bounded(r, r.Grace), fx)
 	}

@@ -180,6 +180,12 @@ func (h *harness) take(e Effect) string {
 		return map[bool]string{true: "draining", false: "drained"}[e.Config != nil]
 	case Cancel:
 		return "cancel " + e.Key.ID
+	case ToExecutor:
+		return fmt.Sprintf("%d %s", e.Session, eventText(e.Event))
+	case ExecutorMessage:
+		return "said " + string(e.Data)
+	case ExecutorGone:
+		return fmt.Sprintf("executor gone %d", e.Status)
 	case Probe:
 		return strings.TrimSpace("probe " + e.ID + " " + e.Address)
 	}

@@ -35,17 +35,54 @@ type (
 		Spec      task.Spec
 	}
 
-	// LaunchGroup asks for tasks that share a network, all or none. Pod is the
-	// container that holds it, with the executor's ID as its Pod; one that runs
-	// already takes the tasks in. Asking again changes nothing.
+	// LaunchGroup asks for tasks of an executor, all or none. Pod is its container,
+	// which holds the tasks' network or runs the framework's own program, with the
+	// executor's ID as its Pod; one that runs already takes the tasks in. Asking
+	// again changes nothing.
 	LaunchGroup struct {
 		Framework Framework
 		Pod       task.Spec
 		Tasks     []task.Spec
+		Single    bool  // one task, which is no group
+		New       *bool // whether the master believes the executor to be new; nil: not said
 	}
 
-	// ShutdownExecutor ends all tasks of a pod.
+	// ShutdownExecutor ends an executor with all its tasks.
 	ShutdownExecutor struct{ Framework, Executor string }
+
+	// Subscribe says that a framework's own executor has connected, under a number
+	// that grows. Tasks are those that it knows and that none of its updates was
+	// acknowledged for; Updates are what was not acknowledged.
+	Subscribe struct {
+		Framework, Executor string
+		Session             uint64
+		Tasks               []string
+		Updates             []ExecutorStatus
+	}
+
+	// Unsubscribe says that a session is over; the executor may come back.
+	Unsubscribe struct {
+		Framework, Executor string
+		Session             uint64
+	}
+
+	// ExecutorUpdate is a status of a task as its executor tells it, with a UUID.
+	ExecutorUpdate struct {
+		Framework, Executor string
+		ExecutorStatus
+	}
+
+	// FrameworkMessage is for an executor, from its framework.
+	FrameworkMessage struct {
+		Framework, Executor string
+		Data                []byte
+	}
+
+	// ExecutorSaid is for a framework, from its executor.
+	ExecutorSaid struct {
+		Framework, Executor string
+		Data                []byte
+	}
 
 	// Refuse tells the core that a task cannot be launched here and why; it
 	// ends as State at once.
@@ -110,6 +147,12 @@ type (
 	Tick struct{}
 )
 
+// ExecutorStatus is one status of an executor's task.
+type ExecutorStatus struct {
+	Task   string
+	Status task.Status
+}
+
 // Missing is a task that only the master knows.
 type Missing struct {
 	Key       task.Key
@@ -120,6 +163,11 @@ func (Recover) input()           {}
 func (Launch) input()            {}
 func (LaunchGroup) input()       {}
 func (ShutdownExecutor) input()  {}
+func (Subscribe) input()         {}
+func (Unsubscribe) input()       {}
+func (ExecutorUpdate) input()    {}
+func (FrameworkMessage) input()  {}
+func (ExecutorSaid) input()      {}
 func (Refuse) input()            {}
 func (Kill) input()              {}
 func (Ack) input()               {}
@@ -192,8 +240,25 @@ type (
 		Latest   task.State
 	}
 
-	// ExecutorGone says that a pod has ended, or never began.
-	ExecutorGone struct{ Framework, Executor string }
+	// ExecutorGone says that an executor has ended, or never began. Status is a wait
+	// status; -1: none is known.
+	ExecutorGone struct {
+		Framework, Executor string
+		Status              int32
+	}
+
+	// ToExecutor is for an executor that has connected as Session.
+	ToExecutor struct {
+		Framework, Executor string
+		Session             uint64
+		Event               ExecutorEvent
+	}
+
+	// ExecutorMessage takes an executor's message to its framework; it may be lost.
+	ExecutorMessage struct {
+		Framework, Executor string
+		Data                []byte
+	}
 
 	// Save makes a task's record durable; a nil Record deletes it. Spec says
 	// that the specification is new as well.
@@ -228,17 +293,19 @@ type (
 	Withdraw struct{ Key task.Key }
 )
 
-func (Call) effect()          {}
-func (Cancel) effect()        {}
-func (Probe) effect()         {}
-func (Report) effect()        {}
-func (ExecutorGone) effect()  {}
-func (Save) effect()          {}
-func (SaveFramework) effect() {}
-func (SaveDrain) effect()     {}
-func (Announce) effect()      {}
-func (AllKnown) effect()      {}
-func (Withdraw) effect()      {}
+func (Call) effect()            {}
+func (Cancel) effect()          {}
+func (Probe) effect()           {}
+func (Report) effect()          {}
+func (ExecutorGone) effect()    {}
+func (ToExecutor) effect()      {}
+func (ExecutorMessage) effect() {}
+func (Save) effect()            {}
+func (SaveFramework) effect()   {}
+func (SaveDrain) effect()       {}
+func (Announce) effect()        {}
+func (AllKnown) effect()        {}
+func (Withdraw) effect()        {}
 
 // Cause is why the agent itself ends a task; empty where nobody or a master does.
 type Cause string
@@ -247,8 +314,11 @@ type Cause string
 const (
 	CauseMaxCompletion Cause = "max completion time"
 	CauseUnhealthy     Cause = "unhealthy"
-	CauseGroup         Cause = "group" // another task of the group has failed
-	CausePod           Cause = "pod"   // the pod's network is gone
+	CauseGroup         Cause = "group"                 // another task of the group has failed
+	CausePod           Cause = "pod"                   // the pod's network is gone
+	CauseRegistration  Cause = "executor registration" // the executor has not connected in time
+	CauseRecovery      Cause = "executor recovery"     // nor again after a restart of the agent
+	CauseFramework     Cause = "framework"             // an executor's, which is gone
 )
 
 // Record is what must survive a restart of the agent.
@@ -268,4 +338,8 @@ type Record struct {
 	Pending   []task.Status // not acknowledged, oldest first: the end of the history
 	History   []task.Status // the last status of each state, oldest first, without data
 	Since     time.Time     // when the launch was asked for
+
+	Handed bool        // a task: its executor was told of it; an executor: of a task
+	Shut   time.Time   // an executor was told to end, and is stopped then
+	Heard  []task.UUID // of the executor's last updates
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/task"
@@ -29,11 +30,14 @@ func noFetch(o *Options) string {
 // container that was created comes back along with the error.
 func (r *Runner) launch(ctx context.Context, call Call) (provider.Container, error) {
 	p, owner, s := r.opt.Provider, r.opt.Core.Owner, *call.Spec
-	if pods, ok := provider.As[provider.Pods](p); ok && s.HoldsPod() {
+	if pods, ok := provider.As[provider.Pods](p); ok && s.HoldsPod() && !s.Custom {
 		var err error
 		if s, err = pods.Pod(ctx, s); err != nil {
 			return provider.Container{}, err
 		}
+	}
+	if s.HoldsExecutor() {
+		s.Env = append(slices.Clip(s.Env), task.Label{Key: "MESOS_DIRECTORY", Value: provider.Sandbox})
 	}
 	if len(s.Fetch) == 0 {
 		return p.Launch(ctx, owner, call.Name, s)

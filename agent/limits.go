@@ -10,7 +10,12 @@ import (
 // limit sets when a task must have ended. The time runs from the launch
 // (docker/executor.cpp, taskCompletionTimeout), and on while the agent is away.
 func (c *Core) limit(r *row) {
-	if r.Spec.MaxCompletion <= 0 || r.Stop || r.State.Terminal() {
+	if !r.Shut.IsZero() && !r.Stop {
+		r.deadline = r.Shut
+		c.wakes.add(r.deadline, r)
+		return
+	}
+	if r.Spec.MaxCompletion <= 0 || r.Stop || r.State.Terminal() || r.Spec.Hosted() { // an executor keeps its tasks' time
 		return
 	}
 	r.deadline = r.Since.Add(r.Spec.MaxCompletion)
@@ -21,8 +26,11 @@ func (c *Core) limit(r *row) {
 // anyway is left to its grace.
 func (c *Core) expire(now time.Time, r *row, fx []Effect) []Effect {
 	r.deadline = time.Time{}
-	if r.Stop || r.State.Terminal() {
+	switch {
+	case r.Stop || r.State.Terminal():
 		return fx
+	case !r.Shut.IsZero():
+		return c.stop(now, r, new(time.Duration(0)), fx)
 	}
 	r.Cause, r.Why = CauseMaxCompletion, fmt.Sprintf("The task did not end within its max_completion_time of %v", r.Spec.MaxCompletion)
 	return c.stop(now, r, new(time.Duration(0)), fx)

@@ -48,13 +48,20 @@ type savedRecord struct {
 	Container *task.ContainerStatus `json:",omitzero"` // nil: none was seen
 	History   []task.Status         `json:",omitzero"`
 	Pending   int                   `json:",omitzero"`
+	Data      [][]byte              `json:",omitzero"` // of the pending updates, where an executor has told some
+	Handed    bool                  `json:",omitzero"`
+	Shut      time.Time             `json:",omitzero"`
+	Heard     []task.UUID           `json:",omitzero"`
 }
 
 func lean(r *Record) *savedRecord {
 	out := &savedRecord{
 		Name: r.Name, Stop: r.Stop, Cause: r.Cause, Why: r.Why, Healthy: r.Healthy, Checked: r.Checked, Silent: r.Silent, Grace: r.Grace,
 		Tried: r.Tried, State: r.State, Since: r.Since,
-		History: make([]task.Status, len(r.History)), Pending: len(r.Pending),
+		History: make([]task.Status, len(r.History)), Pending: len(r.Pending), Handed: r.Handed, Shut: r.Shut, Heard: r.Heard,
+	}
+	if r.Spec.Hosted() {
+		out.Data = pendingData(r.Pending)
 	}
 	if k := &r.Container; k.ID != "" {
 		out.Started = k.Started
@@ -67,14 +74,27 @@ func lean(r *Record) *savedRecord {
 	return out
 }
 
+// pendingData is what the updates carry; nil when none carries any.
+func pendingData(pending []task.Status) [][]byte {
+	if !slices.ContainsFunc(pending, func(s task.Status) bool { return len(s.Data) > 0 }) {
+		return nil
+	}
+	out := make([][]byte, len(pending))
+	for i := range pending {
+		out[i] = pending[i].Data
+	}
+	return out
+}
+
 // full is the inverse of lean. Earlier statuses get the container as it was
 // known last.
 func (s *savedRecord) full(spec task.Spec) (Record, error) {
 	r := Record{
 		Spec: spec, Name: s.Name, Stop: s.Stop, Cause: s.Cause, Why: s.Why, Healthy: s.Healthy, Checked: s.Checked, Silent: s.Silent, Grace: s.Grace,
 		Tried: s.Tried, State: s.State, Since: s.Since, History: s.History,
+		Handed: s.Handed, Shut: s.Shut, Heard: s.Heard,
 	}
-	if s.Pending > len(s.History) {
+	if s.Pending > len(s.History) || len(s.Data) > s.Pending {
 		return r, fmt.Errorf("agent: the record of task %s has %d pending updates and a history of %d", spec.Key, s.Pending, len(s.History))
 	}
 	if c := s.Container; c != nil {
@@ -86,27 +106,40 @@ func (s *savedRecord) full(spec task.Spec) (Record, error) {
 		r.History[i].Container = containerStatus(&row{Record: r})
 	}
 	r.Pending = slices.Clone(r.History[len(r.History)-s.Pending:])
+	for i, data := range s.Data {
+		r.Pending[i].Data = data
+	}
 	return r, nil
 }
 
-// saveOps turns the effects that concern the store into its operations. Of
-// several saves of one task in a batch only the last is written: all point to
-// the same record, which by now is what the last one means.
-func saveOps(fx []Effect) ([]store.Op, error) {
-	var ops []store.Op
-	var err error
-	last, specs := map[task.Key]int{}, map[task.Key]bool{}
+// writer turns the effects that concern the store into its operations. It keeps
+// its memory from batch to batch.
+type writer struct{ marks map[task.Key]saveMark }
+
+// saveMark is what a batch wants saved of a task.
+type saveMark struct {
+	last int  // the effect that says so last
+	spec bool // the specification too
+}
+
+func newWriter() *writer { return &writer{map[task.Key]saveMark{}} }
+
+// ops: of several saves of one task in a batch only the last is written: all
+// point to the same record, which by now is what the last one means.
+func (w *writer) ops(fx []Effect) ([]store.Op, error) {
+	clear(w.marks)
 	for i, e := range fx {
-		if s, ok := e.(Save); ok {
-			last[s.Key] = i
-			specs[s.Key] = s.Record != nil && (specs[s.Key] || s.Spec)
+		if e, ok := e.(Save); ok {
+			w.marks[e.Key] = saveMark{i, e.Record != nil && (w.marks[e.Key].spec || e.Spec)}
 		}
 	}
+	var ops []store.Op
+	var err error
 	for i, e := range fx {
 		switch e := e.(type) {
 		case Save:
-			if last[e.Key] == i {
-				ops, err = saveTask(ops, e, specs[e.Key])
+			if mark := w.marks[e.Key]; mark.last == i {
+				ops, err = saveTask(ops, e, mark.spec)
 			}
 		case SaveDrain:
 			ops, err = saveValue(ops, drainKey, e.Config == nil, e.Config)

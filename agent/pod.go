@@ -11,7 +11,8 @@ import (
 
 // A pod is what Mesos' default executor is: tasks that share one network. Here a
 // container of its own holds the network; it has a row like any task, is silent,
-// and lives as long as one of its tasks does.
+// and lives as long as one of its tasks does. The container of a framework's own
+// executor has such a row too, see executor.go.
 
 // pod is the row that holds the network of a task's pod, nil for a task on its
 // own.
@@ -69,10 +70,18 @@ func (c *Core) launchGroup(now time.Time, in LaunchGroup, fx []Effect) []Effect 
 	}
 	rows := make([]*row, len(in.Tasks))
 	for i, s := range in.Tasks {
-		s.Pod, s.Group = in.Pod.Pod, in.Tasks[0].Key.ID
+		if s.Pod, s.Custom = in.Pod.Pod, in.Pod.Custom; !in.Single {
+			s.Group = in.Tasks[0].Key.ID
+		}
 		rows[i], fx = c.begin(now, s, fx)
+		if s.Custom {
+			c.housed(holder, rows[i])
+		}
 	}
 	fx = c.advance(now, holder, fx)
+	if holder.Spec.Custom {
+		return c.deliver(holder, fx)
+	}
 	for _, r := range rows {
 		fx = c.update(now, r, task.Status{State: task.Starting, Source: task.SourceExecutor}, fx)
 		fx = c.advance(now, r, fx)
@@ -90,10 +99,22 @@ func (c *Core) groupProblem(in *LaunchGroup, holder *row) *Refuse {
 	switch {
 	case c.drain != nil:
 		return &Refuse{State: dropped, Reason: reasonDraining, Message: "The agent is draining and takes no tasks"}
-	case c.cfg.NoPods != "":
+	case c.cfg.NoPods != "" && !in.Pod.Custom:
 		return failed("the task is one of a group, and " + c.cfg.NoPods)
-	case holder != nil && (holder.Stop || holder.State.Terminal()):
+	case c.cfg.NoExecutors != "" && in.Pod.Custom:
+		return failed("the task has an executor of its framework's own, and " + c.cfg.NoExecutors)
+	case holder != nil && holder.ending():
 		return &Refuse{State: dropped, Reason: task.ReasonExecutorTerminated, Message: "The executor " + in.Pod.Pod + " is ending"}
+	case in.New != nil && *in.New == (holder != nil): // slave.cpp, __run
+		return &Refuse{State: dropped, Reason: task.ReasonExecutorTerminated, Message: unlike(holder != nil, in.Pod.Pod)}
+	case holder != nil && holder.Spec.Custom != in.Pod.Custom:
+		return failed("the executor " + in.Pod.Pod + " runs already, and is of another type")
+	}
+	if in.Pod.Custom {
+		if why := c.unlaunchable(&in.Pod); why != "" {
+			return failed("the executor cannot be launched: " + why)
+		}
+		return nil
 	}
 	for i := range in.Tasks {
 		if why := c.unlaunchable(&in.Tasks[i]); why != "" {
@@ -110,9 +131,16 @@ func (c *Core) refuseGroup(now time.Time, in LaunchGroup, no Refuse, gone bool, 
 		fx = c.refuse(now, no, fx)
 	}
 	if gone {
-		fx = append(fx, ExecutorGone{Framework: in.Framework.ID, Executor: in.Pod.Pod})
+		fx = append(fx, ExecutorGone{Framework: in.Framework.ID, Executor: in.Pod.Pod, Status: noStatus})
 	}
 	return fx
+}
+
+func unlike(runs bool, executor string) string {
+	if runs {
+		return "The executor " + executor + " was to be new, and runs already"
+	}
+	return "The executor " + executor + " was to run already, and is not there"
 }
 
 // inNetwork is the spec to launch a task with. One of a pod waits until the
@@ -150,8 +178,11 @@ func (c *Core) podUp(now time.Time, holder *row, fx []Effect) []Effect {
 // (launcher/default_executor.cpp, waited), and the last one the pod.
 func (c *Core) memberEnded(now time.Time, r *row, fx []Effect) []Effect {
 	holder := c.pod(r)
-	if holder == nil {
+	switch {
+	case holder == nil:
 		return fx
+	case holder.Spec.Custom:
+		return c.hostedEnded(now, r, holder, fx)
 	}
 	for _, other := range c.members(r.key.Framework, r.Spec.Pod) {
 		if r.State == task.Finished || other.Spec.Group != r.Spec.Group || other.Stop || other.State.Terminal() {
@@ -180,6 +211,9 @@ func (c *Core) podEnded(now time.Time, holder *row, fx []Effect) []Effect {
 	if len(left) == 0 {
 		return c.podGone(now, holder, fx)
 	}
+	if holder.Spec.Custom {
+		return c.executorEnded(now, holder, left, fx)
+	}
 	for _, r := range left {
 		if !r.State.Terminal() {
 			fx = c.abandon(now, r, "The container that holds the pod's network has ended: "+holder.last, fx)
@@ -189,7 +223,9 @@ func (c *Core) podEnded(now time.Time, holder *row, fx []Effect) []Effect {
 }
 
 func (c *Core) podGone(now time.Time, holder *row, fx []Effect) []Effect {
-	return c.finish(now, holder, append(fx, ExecutorGone{Framework: holder.key.Framework, Executor: holder.Spec.Pod}))
+	return c.finish(now, holder, append(fx, ExecutorGone{
+		Framework: holder.key.Framework, Executor: holder.Spec.Pod, Status: waitStatus(&holder.Container),
+	}))
 }
 
 // abandon ends a task whose pod is no more.
@@ -205,6 +241,10 @@ func (c *Core) abandon(now time.Time, r *row, why string, fx []Effect) []Effect 
 func (c *Core) recoverPods(now time.Time, fx []Effect) []Effect {
 	for _, r := range c.sorted() {
 		if r.Spec.InPod() && !r.State.Terminal() && c.pod(r) == nil {
+			if r.Spec.Custom {
+				fx = c.lostExecutor(now, r, "The record of the task's executor is lost", fx)
+				continue
+			}
 			fx = c.abandon(now, r, "The record of the task's pod is lost", fx)
 		}
 	}
@@ -212,6 +252,9 @@ func (c *Core) recoverPods(now time.Time, fx []Effect) []Effect {
 }
 
 func (c *Core) shutdownExecutor(now time.Time, in ShutdownExecutor, fx []Effect) []Effect {
+	if holder := c.tasks[task.Key{Framework: in.Framework, ID: task.PodID(in.Executor)}]; holder != nil && holder.Spec.Custom {
+		return c.shutExecutor(now, holder, fx)
+	}
 	for _, r := range c.members(in.Framework, in.Executor) {
 		if !r.State.Terminal() {
 			fx = c.stop(now, r, c.bounded(r, r.Grace), fx)

@@ -95,7 +95,7 @@ func (x *pods) executors() (out []string) {
 		x.t.Fatal(err)
 	}
 	for _, e := range roster.Executors {
-		out = append(out, e.Pod)
+		out = append(out, e.Spec.Pod)
 	}
 	return out
 }

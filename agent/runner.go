@@ -25,6 +25,18 @@ type Link interface {
 	// ExecutorGone tells that a pod has ended. It never blocks and may be lost: a
 	// re-registration tells which there are.
 	ExecutorGone(ExecutorGone)
+
+	// ExecutorMessage takes a message to a framework. It never blocks and may be
+	// lost, as in Mesos.
+	ExecutorMessage(ExecutorMessage)
+}
+
+// Executors are the connections of frameworks' own executors. An executor that
+// reads too slowly is cut off, and tells so by an Unsubscribe.
+type Executors interface {
+	// Send passes an event on. It never blocks. An event for a session that is
+	// over is lost.
+	Send(ToExecutor)
 }
 
 // Registry is told which tasks can be reached. A nil Registry is not told.
@@ -54,16 +66,17 @@ type Archive interface {
 
 // Options is what a Runner works with.
 type Options struct {
-	Core     Config
-	Provider provider.Provider
-	Store    store.Store
-	Registry Registry      // may be nil
-	Fetcher  Fetcher       // nil: tasks with URIs are refused
-	Archive  Archive       // nil: logs go with their containers
-	Log      *slog.Logger  // nil: slog.Default
-	Workers  int           // calls of the provider at a time; 0: 32
-	Probes   int           // health probes at a time; 0: 32
-	Withdraw time.Duration // how long a stop waits for the registry; 0: 2s
+	Core      Config
+	Provider  provider.Provider
+	Store     store.Store
+	Registry  Registry      // may be nil
+	Fetcher   Fetcher       // nil: tasks with URIs are refused
+	Archive   Archive       // nil: logs go with their containers
+	Executors Executors     // nil: frameworks' own executors are refused
+	Log       *slog.Logger  // nil: slog.Default
+	Workers   int           // calls of the provider at a time; 0: 32
+	Probes    int           // health probes at a time; 0: 32
+	Withdraw  time.Duration // how long a stop waits for the registry; 0: 2s
 }
 
 // Runner is the shell around a Core. All its methods may be called from any
@@ -75,6 +88,7 @@ type Runner struct {
 	probe *prober
 	link  Link
 
+	state   *writer
 	inbox   *loop.Inbox[any] // Input or func(*Core)
 	stopped chan struct{}
 }
@@ -99,9 +113,12 @@ func NewRunner(opt Options) *Runner {
 	if _, ok := provider.As[provider.Pods](opt.Provider); !ok && opt.Core.NoPods == "" {
 		opt.Core.NoPods = "this agent's backend has no containers that share a network: launch the tasks one by one"
 	}
+	if opt.Executors == nil && opt.Core.NoExecutors == "" {
+		opt.Core.NoExecutors = "this agent does not serve executors: give the task a command or a container instead"
+	}
 	return &Runner{
 		opt: opt, log: opt.Log, calls: newCallQueue(opt.Workers), probe: probe,
-		inbox: loop.New[any](), stopped: make(chan struct{}),
+		state: newWriter(), inbox: loop.New[any](), stopped: make(chan struct{}),
 	}
 }
 
@@ -110,30 +127,32 @@ func (r *Runner) Put(in Input) { r.inbox.Put(in) }
 
 // Roster returns what the agent has, as of now.
 func (r *Runner) Roster(ctx context.Context) (Roster, error) {
-	answer := make(chan Roster, 1)
-	r.inbox.Put(func(c *Core) { answer <- c.Roster() })
+	return ask(ctx, r, (*Core).Roster)
+}
+
+// Executor looks a framework's own executor up.
+func (r *Runner) Executor(ctx context.Context, framework, executor string) (ExecutorView, error) {
+	return ask(ctx, r, func(c *Core) ExecutorView { return c.Executor(framework, executor) })
+}
+
+// ask has the loop answer a question about the core.
+func ask[T any](ctx context.Context, r *Runner, question func(*Core) T) (T, error) {
+	var none T
+	answer := make(chan T, 1)
+	r.inbox.Put(func(c *Core) { answer <- question(c) })
 	select {
 	case x := <-answer:
 		return x, nil
 	case <-r.stopped:
-		return Roster{}, errors.New("agent: stopped")
+		return none, errors.New("agent: stopped")
 	case <-ctx.Done():
-		return Roster{}, ctx.Err()
+		return none, ctx.Err()
 	}
 }
 
 // Garbage says of each container that has ended why it goes or stays.
 func (r *Runner) Garbage(ctx context.Context) ([]Disposal, error) {
-	answer := make(chan []Disposal, 1)
-	r.inbox.Put(func(c *Core) { answer <- c.Garbage(time.Now()) })
-	select {
-	case x := <-answer:
-		return x, nil
-	case <-r.stopped:
-		return nil, errors.New("agent: stopped")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return ask(ctx, r, func(c *Core) []Disposal { return c.Garbage(time.Now()) })
 }
 
 // Run works until ctx ends or the store fails. Containers keep running.
@@ -168,7 +187,7 @@ func (r *Runner) Run(ctx context.Context, link Link) error {
 // then lets everything else leave.
 func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
 	fx, views := step(core, inputs)
-	ops, err := saveOps(fx)
+	ops, err := r.state.ops(fx)
 	if err != nil {
 		return err
 	}
@@ -213,6 +232,14 @@ func (r *Runner) dispatch(ctx context.Context, e Effect) {
 	case ExecutorGone:
 		if r.link != nil {
 			r.link.ExecutorGone(e)
+		}
+	case ExecutorMessage:
+		if r.link != nil {
+			r.link.ExecutorMessage(e)
+		}
+	case ToExecutor:
+		if r.opt.Executors != nil {
+			r.opt.Executors.Send(e)
 		}
 	case Call:
 		r.calls.put(ctx, e)

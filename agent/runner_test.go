@@ -63,6 +63,7 @@ type master struct {
 	states map[string][]task.State
 	last   map[string]task.Status
 	gone   []string // executors
+	said   []string // by executors
 }
 
 func newMaster(t *testing.T) *master {
@@ -86,6 +87,12 @@ func (m *master) ExecutorGone(e ExecutorGone) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gone = append(m.gone, e.Executor)
+}
+
+func (m *master) ExecutorMessage(e ExecutorMessage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.said = append(m.said, string(e.Data))
 }
 
 func (m *master) with(r *Runner) {

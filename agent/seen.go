@@ -289,14 +289,24 @@ type Task struct {
 type Roster struct {
 	Frameworks []Framework
 	Tasks      []Task
-	Executors  []*task.Spec // of the pods that have tasks: the containers that hold their networks
-	Ending     int          // tasks of frameworks that are gone, which are being killed
-	Kept       int          // stopped containers that wait for their removal
+	Executors  []Executor // of the pods that have tasks, and of frameworks' own executors
+	Ending     int        // tasks of frameworks that are gone, which are being killed
+	Kept       int        // stopped containers that wait for their removal
 	Orphans    int
 	Drain      *DrainConfig           // nil: not draining
 	Completed  []Completed            // the last ones that were forgotten since the start, oldest first
 	Ended      Counts                 // how tasks have ended since the start
 	Refused    map[task.Reason]uint64 // tasks that did not run here since the start, by why
+}
+
+// Executor is what a Roster says of an executor: of the container that holds a
+// pod's network, or that runs a framework's own program.
+type Executor struct {
+	Spec      *task.Spec
+	Name      string // the container's
+	State     task.State
+	Container provider.Container
+	Connected bool // only of a framework's own
 }
 
 // Completed is a task whose end is acknowledged.
@@ -339,19 +349,30 @@ func (c *Core) Roster() Roster {
 	out := Roster{Kept: c.gc.Len(), Orphans: len(c.orphans), Drain: c.drain, Completed: slices.Clone(c.completed), Ended: c.endings, Refused: maps.Clone(c.refusals)}
 	used, pods := map[string]bool{}, map[*row]bool{}
 	for _, r := range c.sorted() {
+		lone := r.Spec.HoldsExecutor() && !r.State.Terminal() && r.Cause != CauseFramework
 		if r.Silent {
 			out.Ending++
+		}
+		if r.Silent && !lone {
 			continue
 		}
-		if pod := c.pod(r); pod != nil && !pods[pod] {
-			pods[pod] = true
-			out.Executors = append(out.Executors, &pod.Spec)
+		pod := r
+		if !lone {
+			pod = c.pod(r)
+			out.Tasks = append(out.Tasks, r.task())
 		}
-		out.Tasks = append(out.Tasks, r.task())
+		if pod != nil && !pods[pod] {
+			pods[pod] = true
+			out.Executors = append(out.Executors, pod.executor())
+		}
 		if f := c.frameworks[r.key.Framework]; f != nil && !used[f.ID] {
 			used[f.ID] = true
 			out.Frameworks = append(out.Frameworks, f.Framework)
 		}
 	}
 	return out
+}
+
+func (r *row) executor() Executor {
+	return Executor{Spec: &r.Spec, Name: r.Name, State: r.State, Container: r.Container, Connected: r.session != 0}
 }

@@ -104,6 +104,9 @@ func (c *Core) stop(now time.Time, r *row, grace *time.Duration, fx []Effect) []
 	r.Stop, r.Grace, r.again, r.look, r.deadline = true, grace, true, false, time.Time{}
 	fx = append(fx, Save{Key: r.key, Record: &r.Record})
 	r.tryAt, r.failures = time.Time{}, 0
+	if r.Spec.Hosted() {
+		return c.stopHosted(now, r, fx)
+	}
 	return c.advance(now, r, c.cancel(r, fx))
 }
 
@@ -125,8 +128,13 @@ func LostAs(partitionAware bool, s task.State) task.State {
 }
 
 func (c *Core) shutdownFramework(now time.Time, in ShutdownFramework, fx []Effect) []Effect {
+	var executors []*row
 	for _, r := range c.sorted() {
 		if r.key.Framework != in.ID {
+			continue
+		}
+		if r.Spec.HoldsExecutor() && !r.State.Terminal() {
+			executors = append(executors, r)
 			continue
 		}
 		r.Stop, r.Silent, r.Pending, r.resendAt = true, true, nil, time.Time{}
@@ -137,6 +145,10 @@ func (c *Core) shutdownFramework(now time.Time, in ShutdownFramework, fx []Effec
 		fx = append(fx, Save{Key: r.key, Record: &r.Record})
 		r.tryAt, r.deadline = time.Time{}, time.Time{}
 		fx = c.advance(now, r, c.cancel(r, fx))
+	}
+	for _, r := range executors {
+		r.Cause = CauseFramework
+		fx = c.shutExecutor(now, r, append(fx, Save{Key: r.key, Record: &r.Record}))
 	}
 	return fx
 }
@@ -173,7 +185,7 @@ func (c *Core) join(now time.Time, in Joined, fx []Effect) []Effect {
 // advance is the table over want and seen: it starts the call that comes next,
 // or reports what has become clear. At most one call per task is in flight.
 func (c *Core) advance(now time.Time, r *row, fx []Effect) []Effect {
-	if r.inFlight != OpNone || r.State.Terminal() && !r.orphan {
+	if r.inFlight != OpNone || r.State.Terminal() && !r.orphan || r.Spec.Hosted() {
 		return fx
 	}
 	if r.tryAt.After(now) {

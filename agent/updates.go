@@ -45,7 +45,10 @@ func (c *Core) queue(now time.Time, r *row, s task.Status, fx []Effect) []Effect
 		r.last = s.Message
 		return c.afterSilent(now, r, fx)
 	}
-	s.Time, s.Container, s.UUID, s.Check = now, containerStatus(r), c.cfg.NewUUID(), r.checked()
+	s.Container = containerStatus(r)
+	if s.UUID.IsZero() { // else it is an executor's
+		s.Time, s.UUID, s.Check = now, c.cfg.NewUUID(), r.checked()
+	}
 	n, waiting := len(r.History), len(r.Pending)
 	if n > 0 && r.History[n-1].State == s.State && (waiting == 0 || waiting >= maxPending) {
 		r.History = r.History[: n-1 : n-1]
@@ -172,9 +175,16 @@ func (c *Core) up(now time.Time, r *row, fx []Effect) []Effect {
 	c.startChecks(now, r)
 	c.startWatch(now, r)
 	fx = c.update(now, r, task.Status{State: task.Running, Source: task.SourceExecutor, Data: r.Container.Raw}, fx)
-	if r.Spec.HoldsPod() {
+	switch {
+	case r.Spec.HoldsExecutor():
+		return c.executorUp(now, r, fx)
+	case r.Spec.HoldsPod():
 		return c.podUp(now, r, fx)
 	}
+	return c.announce(r, fx)
+}
+
+func (c *Core) announce(r *row, fx []Effect) []Effect {
 	if has := len(r.Container.Addresses) > 0; !r.announced || has && !r.addressed {
 		r.announced, r.addressed = true, has
 		fx = append(fx, Announce{Key: r.key, Spec: &r.Spec, Container: r.Container})

@@ -24,11 +24,12 @@ func (w *wakes) next() time.Time {
 
 // wants says whether one of the row's times is this one.
 func (r *row) wants(at time.Time) bool {
-	return at.Equal(r.tryAt) || at.Equal(r.resendAt) || at.Equal(r.deadline) || at.Equal(r.checkAt) || at.Equal(r.watchAt)
+	return at.Equal(r.tryAt) || at.Equal(r.resendAt) || at.Equal(r.deadline) || at.Equal(r.checkAt) || at.Equal(r.watchAt) || at.Equal(r.connectBy)
 }
 
 func (r *row) sleep() {
-	r.tryAt, r.resendAt, r.deadline, r.checkAt, r.watchAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	r.tryAt, r.resendAt, r.deadline = time.Time{}, time.Time{}, time.Time{}
+	r.checkAt, r.watchAt, r.connectBy = time.Time{}, time.Time{}, time.Time{}
 }
 
 // due says whether a time that was set has come.

@@ -46,8 +46,13 @@ type world struct {
 	shut    bool // framework f2 is gone
 	drained bool // the agent was drained once
 	foreign []string
-	strays  []string
-	trace   []string
+
+	executors map[task.Key]*modelExecutor // by their containers' keys
+	sessions  uint64
+	uuids     uint64 // of executors' updates
+
+	strays []string
+	trace  []string
 }
 
 type inFlight struct {
@@ -81,6 +86,10 @@ type modelTask struct {
 	since    time.Time
 	pod      string
 	group    []*modelTask
+
+	executor    string // its framework's own
+	told        *told
+	groupKilled bool
 }
 
 const patience = 30 * time.Second // what a call may take; launches four times as long
@@ -91,7 +100,7 @@ func newWorld(t *rapid.T) *world {
 	seed := rapid.Uint64().Draw(t, "seed")
 	w := &world{
 		t: t, rnd: rand.New(rand.NewPCG(seed, 1)), now: t0, disk: store.NewMemory(), cfg: testConfig(),
-		tasks: map[task.Key]*modelTask{}, faulty: true,
+		tasks: map[task.Key]*modelTask{}, faulty: true, executors: map[task.Key]*modelExecutor{},
 	}
 	w.mem = memory.NewCore(memory.Config{
 		Rand: rand.New(rand.NewPCG(seed, 2)), Latency: memory.Span{Max: 9 * time.Second},
@@ -178,7 +187,7 @@ func (w *world) flush() {
 		w.start()
 		return
 	}
-	ops, err := saveOps(fx)
+	ops, err := newWriter().ops(fx)
 	if err == nil {
 		err = w.disk.Commit(context.Background(), ops)
 	}
@@ -208,6 +217,8 @@ func (w *world) dispatch(e Effect) {
 		w.cancel(e.Key)
 	case Probe:
 		w.probe(e)
+	case ToExecutor:
+		w.toExecutor(e)
 	case Report:
 		if w.joined && !(w.faulty && w.chance(0.1)) {
 			w.receive(e)
@@ -420,6 +431,9 @@ func (w *world) fresh(m *modelTask, r Report) {
 
 // invented says why an update cannot be true.
 func (w *world) invented(m *modelTask, s task.Status) string {
+	if m.executor != "" {
+		return w.inventedHosted(m, s)
+	}
 	k, exists := w.mem.Lookup(nameIn(m.key))
 	switch {
 	case m.pod != "" && (s.Reason == task.ReasonExecutorTerminated || s.State == task.Killed || s.State == task.Killing):
@@ -599,6 +613,9 @@ func (w *world) launchGroup(*rapid.T) {
 
 // container is the name of a task's container, or at times that of its pod's.
 func (w *world) container(m *modelTask) string {
+	if m.executor != "" {
+		return ContainerName(owner.Cluster, task.Key{Framework: m.key.Framework, ID: task.PodID(m.executor)}, "pod")
+	}
 	if m.pod != "" && w.chance(0.3) {
 		return holderOf(m)
 	}
@@ -644,6 +661,9 @@ func (w *world) kill(*rapid.T) {
 	w.log("kill %v", m.key)
 	if !m.ended {
 		m.killed = true
+		for _, x := range m.group {
+			x.groupKilled = m.executor != ""
+		}
 	}
 	if w.joined && !m.ended {
 		grace := oneOf(w, []time.Duration{0, time.Second, time.Minute}...)
@@ -753,7 +773,7 @@ func (w *world) pass(*rapid.T) {
 
 func (w *world) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"launch": w.launch, "launch too": w.launch, "launch group": w.launchGroup, "launch some": func(t *rapid.T) { w.launch(t); w.launch(t); w.launch(t) }, "kill": w.kill, "sicken": w.sicken, "die": w.die, "vanish": w.vanish, "part": w.leave, "join": w.rejoin,
+		"launch": w.launch, "launch too": w.launch, "launch group": w.launchGroup, "launch hosted": w.launchHosted, "launch some": func(t *rapid.T) { w.launch(t); w.launch(t); w.launch(t) }, "kill": w.kill, "sicken": w.sicken, "die": w.die, "vanish": w.vanish, "part": w.leave, "join": w.rejoin,
 		"faults": w.faults, "shutdown": w.shutdown, "drain": w.drain, "stray": w.addStray, "pass": w.pass, "pass too": w.pass, "pass again": w.pass, "now": func(*rapid.T) { w.run(0) },
 		"crash":       func(*rapid.T) { w.death = 1 + w.rnd.IntN(3) },
 		"break watch": func(*rapid.T) { w.breakWatch() },
@@ -792,9 +812,14 @@ func (w *world) settle() {
 	w.run(45 * time.Minute)
 	w.check()
 	for _, key := range w.order {
+		if m := w.tasks[key]; m.executor != "" {
+			w.settledHosted(m)
+			continue
+		}
 		w.settled(w.tasks[key])
 		w.settledPod(w.tasks[key])
 	}
+	w.settledExecutors()
 	for _, name := range w.strays {
 		if _, ok := w.mem.Lookup(name); ok {
 			w.fatalf("%s is still there", name)

@@ -12,6 +12,7 @@ import (
 
 func (c *Core) recoverAgent(now time.Time, cmd Recover, fx []Effect) ([]Effect, error) {
 	c.recovered[cmd.Agent.ID] = cmd.Agent
+	c.recoveries++
 	c.timers.Add(now.Add(c.cfg.ReregisterTimeout), timer{timerRecovered, cmd.Agent.ID})
 	// A genuine agent with a fixed master address notices a new master only
 	// after its ping timeout, unless it is told "you are not connected"
@@ -23,8 +24,18 @@ func (c *Core) recoveredTimeout(now time.Time, id string, fx []Effect) []Effect 
 	if _, waiting := c.recovered[id]; !waiting {
 		return fx
 	}
+	if c.cfg.RemovalEvery > 0 {
+		c.timers.Add(c.removalSlot(now), timer{timerRemoval, id})
+		return fx
+	}
+	return c.giveUpRecovered(now, id, fx)
+}
+
+// giveUpRecovered: an agent has not come back since the master's start.
+func (c *Core) giveUpRecovered(now time.Time, id string, fx []Effect) []Effect {
 	delete(c.recovered, id)
 	c.lost[id] = now
+	c.dirty = c.dirty || len(c.quotas) > 0
 	c.count.AgentsUnreachable++
 	return c.tellAll(AgentLost{Agent: id}, fx)
 }
@@ -33,6 +44,9 @@ func (c *Core) recoveredTimeout(now time.Time, id string, fx []Effect) []Effect 
 // same address while the old agent is disconnected means a new agent in its
 // place (master.cpp, _registerSlave).
 func (c *Core) registerAgent(now time.Time, cmd RegisterAgent, fx []Effect) ([]Effect, error) {
+	if c.down(&cmd.Agent) {
+		return refuseAgent(&cmd.Agent, machineDown, fx), nil
+	}
 	if old := c.byPID[cmd.Agent.PID]; old != nil {
 		if old.connected {
 			return toAgent(old, Registered{}, fx), nil
@@ -45,15 +59,25 @@ func (c *Core) registerAgent(now time.Time, cmd RegisterAgent, fx []Effect) ([]E
 	c.count.AgentRegistrations++
 	a := c.admit(now, info)
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = c.noteAgent(a, fx)
 	fx = toAgent(a, Registered{}, fx)
 	return c.startPings(now, a, fx), nil
+}
+
+const machineDown = "Machine is `DOWN`"
+
+// refuseAgent makes an agent end that may not join.
+func refuseAgent(info *AgentInfo, why string, fx []Effect) []Effect {
+	return append(fx, ToAgent{Agent: info.ID, PID: info.PID, Message: Shutdown{Message: why}})
 }
 
 func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 	a := &agent{
 		AgentInfo: info, connected: true, registered: now,
-		tasks: map[task.Key]*Task{}, executors: map[executorKey]resources.Resources{},
+		tasks: map[task.Key]*Task{}, executors: map[executorKey]*Executor{},
+		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{},
 	}
+	c.markedAgent(a)
 	c.agents[a.ID] = a
 	c.byPID[a.PID] = a
 	delete(c.recovered, a.ID)
@@ -74,7 +98,10 @@ func (c *Core) pingAgent(now time.Time, id string, fx []Effect) []Effect {
 		return fx
 	}
 	if a.pings++; a.pings > c.cfg.PingLimit {
-		return c.markUnreachable(now, a, fx)
+		fx = c.giveUp(now, a, fx)
+		if c.agents[id] == nil {
+			return fx
+		}
 	}
 	c.timers.Add(now.Add(c.cfg.PingInterval), timer{timerPing, id})
 	return toAgent(a, Ping{Connected: a.connected}, fx)
@@ -98,13 +125,16 @@ func (c *Core) agentExited(_ time.Time, cmd AgentExited, fx []Effect) ([]Effect,
 	return c.rescindAgent(a, fx), nil
 }
 
-func (c *Core) updateAgent(cmd UpdateAgent, fx []Effect) ([]Effect, error) {
+func (c *Core) updateAgent(now time.Time, cmd UpdateAgent, fx []Effect) ([]Effect, error) {
 	a := c.agents[cmd.Agent]
 	if a == nil || a.PID != cmd.PID {
 		return fx, fmt.Errorf("%w: an update of the unknown agent %s", ErrIgnored, cmd.Agent)
 	}
 	a.ResourceVersion = cmd.ResourceVersion
-	return fx, nil
+	if cmd.Listed {
+		fx = c.agentOperations(a, cmd.Operations, fx)
+	}
+	return c.checkDrained(now, a, fx), nil
 }
 
 func (c *Core) unregisterAgent(now time.Time, cmd UnregisterAgent, fx []Effect) ([]Effect, error) {
@@ -118,6 +148,12 @@ func (c *Core) unregisterAgent(now time.Time, cmd UnregisterAgent, fx []Effect) 
 // reregisterAgent has three ways in (master.cpp, _reregisterSlave): the agent
 // is registered, it is known from before a restart, or it was given up.
 func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) ([]Effect, error) {
+	if _, gone := c.gone[cmd.Agent.ID]; gone {
+		return refuseAgent(&cmd.Agent, "Agent has been marked gone", fx), nil
+	}
+	if c.down(&cmd.Agent) {
+		return refuseAgent(&cmd.Agent, machineDown, fx), nil
+	}
 	c.count.AgentReregistrations++
 	if other := c.byPID[cmd.Agent.PID]; other != nil && other.ID != cmd.Agent.ID {
 		fx = c.removeAgent(now, other, "a new agent registered at the same address", fx)
@@ -129,21 +165,27 @@ func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) 
 	a := c.admit(now, cmd.Agent)
 	a.reregister = now
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
+	fx = c.noteAgent(a, fx)
+	fx = c.remindDrain(a, fx)
 	fx = toAgent(a, Reregistered{}, fx)
-	c.recoverFrameworks(now, cmd.Frameworks)
+	fx = c.recoverFrameworks(now, cmd.Frameworks, fx)
 	for _, t := range cmd.Tasks {
 		fx = c.takeTask(now, a, t, !wasRecovered, fx)
 	}
+	c.takeExecutors(a, cmd.Executors)
 	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
-	return c.startPings(now, a, fx), nil
+	fx = c.startPings(now, a, fx)
+	return c.checkDrained(now, a, fx), nil
 }
 
-func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo) {
+func (c *Core) recoverFrameworks(now time.Time, infos []FrameworkInfo, fx []Effect) []Effect {
 	for _, info := range infos {
 		if c.frameworks[info.ID] == nil && !c.finished[info.ID] {
 			c.frameworks[info.ID] = newFramework(info, now)
+			fx = c.noteFramework(c.frameworks[info.ID], true, fx)
 		}
 	}
+	return fx
 }
 
 // takeTask adds a task that an agent brought along. One that has ended is
@@ -160,6 +202,7 @@ func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect
 		c.remember(f, t)
 	} else {
 		c.addTask(a, f, t)
+		fx = c.noteTask(t, fx)
 	}
 	if !back {
 		return fx
@@ -195,32 +238,42 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 		fx = append(fx, Unwatch{Agent: a.ID, PID: a.PID})
 		delete(c.byPID, a.PID)
 	}
-	before := a.Resources
+	before, brought := a.Resources, cmd.Agent.Resources.Checkpointed()
+	if !cmd.Agent.ResourceProvider {
+		cmd.Agent.Resources = takeMarks(before, cmd.Agent.Resources)
+	}
 	a.AgentInfo, a.connected, a.pings, a.reregister = cmd.Agent, true, 0, now
+	a.unavailable = c.unavailability(&a.AgentInfo)
 	c.byPID[a.PID] = a
 	c.totalChanged(before, a.Resources)
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
-	c.recoverFrameworks(now, cmd.Frameworks)
+	fx = c.recoverFrameworks(now, cmd.Frameworks, fx)
 	fx = c.rescindAgent(a, fx)
-	missing := c.reconcileAgent(now, a, cmd.Tasks)
+	missing, fx := c.reconcileAgent(now, a, cmd.Tasks, fx)
+	c.takeExecutors(a, cmd.Executors)
 	fx = toAgent(a, Reregistered{Missing: missing}, fx)
 	for _, t := range c.tasksOf(a) {
 		if t.KillAsked && !t.State.Terminal() {
 			fx = toAgent(a, KillTask{Key: t.Key}, fx)
 		}
 	}
-	return c.agentFrameworks(a, cmd.Frameworks, fx)
+	fx = c.remindDrain(a, fx)
+	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
+	if kept := a.Resources.Checkpointed(); !a.ResourceProvider && !kept.Equal(brought) {
+		fx = toAgent(a, CheckpointResources{Resources: kept}, fx)
+	}
+	return c.checkDrained(now, a, fx)
 }
 
 // reconcileAgent compares what the agent reports with what is known: unknown
 // tasks are added, states taken over, missing ones named.
-func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task) []MissingTasks {
+func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task, fx []Effect) ([]MissingTasks, []Effect) {
 	seen := map[task.Key]bool{}
 	for _, t := range reported {
 		seen[t.Key] = true
 		known := a.tasks[t.Key]
 		if known == nil {
-			c.takeTask(now, a, t, false, nil)
+			fx = c.takeTask(now, a, t, false, fx)
 			continue
 		}
 		if t.State != known.State && !known.State.Terminal() {
@@ -238,7 +291,7 @@ func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task) []Missi
 		}
 		out[len(out)-1].Tasks = append(out[len(out)-1].Tasks, t)
 	}
-	return out
+	return out, fx
 }
 
 // tasksOf returns the agent's tasks in a repeatable order.
@@ -265,6 +318,7 @@ func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
 	c.lost[a.ID] = now
 	c.count.AgentsUnreachable++
 	fx = c.rescindAgent(a, fx)
+	fx = c.endOperations(a, OperationUnreachable, "Agent "+a.Hostname+" is unreachable", fx)
 	for _, t := range c.tasksOf(a) {
 		f := c.frameworks[t.Key.Framework]
 		if f == nil {
@@ -275,6 +329,7 @@ func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
 		if !t.State.Terminal() {
 			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status, Unreachable: now}, fx)
 		}
+		fx = c.noteLost(t, status, fx)
 		c.dropTask(a, f, t)
 		gone := *t
 		gone.State, gone.Unreach = state, now
@@ -292,8 +347,13 @@ func lostAs(f *framework, s task.State) task.State {
 
 // removeAgent ends an agent for good; its tasks are lost.
 func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []Effect {
+	return c.endAgent(now, a, why, false, fx)
+}
+
+func (c *Core) endAgent(now time.Time, a *agent, why string, gone bool, fx []Effect) []Effect {
 	c.count.AgentRemovals++
 	fx = c.rescindAgent(a, fx)
+	fx = c.endOperations(a, OperationGoneByOperator, "Agent removed: "+why, fx)
 	for _, t := range c.tasksOf(a) {
 		f := c.frameworks[t.Key.Framework]
 		if f == nil {
@@ -301,18 +361,24 @@ func (c *Core) removeAgent(now time.Time, a *agent, why string, fx []Effect) []E
 		}
 		if !t.State.Terminal() {
 			status := Status{State: task.Lost, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentRemoved, Message: "Agent removed: " + why}
+			if gone {
+				status.State, status.Reason = lostAs(f, task.GoneByOperator), goneReason(f)
+			}
 			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status}, fx)
-			t = c.setState(a, t, task.Lost)
+			fx = c.noteLost(t, status, fx)
+			t = c.setState(a, t, status.State)
 		}
 		c.completeTask(a, f, t)
 	}
 	fx = append(fx, Persist{ID: a.ID})
+	fx = c.noteGone(a, fx)
 	return c.forgetAgent(a, fx)
 }
 
 func (c *Core) forgetAgent(a *agent, fx []Effect) []Effect {
-	for k, used := range a.executors {
-		c.unuse(a, k.framework, used)
+	fx = c.rescindInverse(a, fx)
+	for k := range a.executors {
+		c.dropExecutor(a, k)
 	}
 	delete(c.agents, a.ID)
 	if c.byPID[a.PID] == a {
@@ -333,6 +399,16 @@ func (c *Core) tellAll(e Event, fx []Effect) []Effect {
 // totalChanged keeps the sum of all agents, which shares are parts of.
 func (c *Core) totalChanged(before, after resources.Resources) {
 	c.total = c.total.Sub(before.Scalars()).Add(after.Scalars())
+	for top, amount := range reservedBy(before) {
+		c.consume(top, amount, false)
+	}
+	for top, amount := range reservedBy(after) {
+		c.consume(top, amount, true)
+	}
+	if slices.Equal(before.Scalars(), after.Scalars()) {
+		c.dirty = true
+		return
+	}
 	c.roles.SetTotal(c.total)
 	for _, s := range c.inRole {
 		s.SetTotal(c.total)

@@ -73,6 +73,9 @@ func (c *Core) learnUsed(f *framework, key filterKey) {
 // whoever has the smallest share and can use it.
 func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 	c.dirty, c.lastRun = false, now
+	if c.paused() {
+		return fx
+	}
 	c.count.AllocationRounds++
 	made := map[string][]*Offer{}
 	agents := c.sortedAgents()
@@ -80,9 +83,12 @@ func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 		c.turn = (c.turn + 1) % len(agents)
 		agents = append(agents[c.turn:], agents[:c.turn]...)
 	}
-	for _, a := range agents {
-		if a.connected {
-			c.allocateAgent(now, a, made)
+	extra := c.surplus()
+	for _, sure := range []bool{true, false} {
+		for _, a := range agents {
+			if a.serves() && (!sure || extra != nil) {
+				c.allocateAgent(now, a, sure, extra, made)
+			}
 		}
 	}
 	for _, f := range c.sortedFrameworks() {
@@ -91,37 +97,44 @@ func (c *Core) allocate(now time.Time, fx []Effect) []Effect {
 			fx = c.tell(f, Offers{Offers: list}, fx)
 		}
 	}
-	return fx
+	return c.askToLeave(now, fx)
 }
 
-func (c *Core) allocateAgent(now time.Time, a *agent, made map[string][]*Offer) {
+// serves says whether the agent may get new work.
+func (a *agent) serves() bool { return a.connected && !a.inactive }
+
+// allocateAgent offers what is free of an agent; sure is the first stage, in
+// which only roles that lack a part of their guarantee are served.
+func (c *Core) allocateAgent(now time.Time, a *agent, sure bool, extra surplus, made map[string][]*Offer) {
 	free := a.free()
 	for len(free) > 0 {
-		f, role, part := c.pick(now, a, free)
+		f, role, part := c.pick(now, a, free, sure, extra)
 		if f == nil {
 			return
 		}
+		c.spent(role, part, extra)
 		o := c.offer(now, f, a, role, part)
 		made[f.ID] = append(made[f.ID], o)
-		free = free.Sub(part...)
+		free = free.Sub(a.passing(part)...)
 	}
 }
 
 // pick finds who is served next from an agent, and with how much.
-func (c *Core) pick(now time.Time, a *agent, free resources.Resources) (*framework, string, resources.Resources) {
+func (c *Core) pick(now time.Time, a *agent, free resources.Resources, sure bool, extra surplus) (*framework, string, resources.Resources) {
 	for _, role := range c.roles.Sort() {
 		usable := free.ReservableTo(role)
-		if !c.allocatable(usable) {
+		if len(usable) == 0 || sure && !c.progress(role, usable) {
 			continue
 		}
 		for _, id := range c.inRole[role].Sort() {
 			f := c.frameworks[id]
-			if f == nil || !f.wants(role, a) {
+			if f == nil || !f.wants(role, a) || c.remote(a) && !f.Capabilities.RegionAware {
 				continue
 			}
+			mine := f.understands(usable)
 			flt := f.filters[filterKey{role, a.ID}]
-			part := c.cut(a, usable, flt)
-			if !flt.holds(now, part) {
+			part := c.withinQuota(role, c.cut(a, mine, flt), extra)
+			if f.allocatable(c, role, part) && len(a.passing(part)) > 0 && (!sure || c.progress(role, part)) && !flt.holds(now, part) {
 				return f, role, part
 			}
 		}
@@ -141,6 +154,18 @@ func (f *framework) wants(role string, a *agent) bool {
 	return true
 }
 
+// understands leaves out what the framework's capabilities do not cover
+// (hierarchical.cpp, stripIncapableResources).
+func (f *framework) understands(r resources.Resources) resources.Resources {
+	has := &f.Capabilities
+	if !slices.ContainsFunc(r, func(x resources.Resource) bool { return x.Revocable || x.Shared || len(x.Reservations) > 1 }) {
+		return r
+	}
+	return r.Filter(func(x *resources.Resource) bool {
+		return (!x.Revocable || has.Revocable) && (!x.Shared || has.Shared) && (len(x.Reservations) < 2 || has.ReservationRefinement)
+	})
+}
+
 // allocatable: any one of the smallest amounts makes an offer worth while.
 func (c *Core) allocatable(r resources.Resources) bool {
 	for _, least := range c.cfg.MinAllocatable {
@@ -149,6 +174,17 @@ func (c *Core) allocatable(r resources.Resources) bool {
 		}
 	}
 	return len(c.cfg.MinAllocatable) == 0 && len(r) > 0
+}
+
+// allocatable: a framework may say for a role what makes an offer worth while
+// (mesos.proto, OfferFilters).
+func (f *framework) allocatable(c *Core, role string, r resources.Resources) bool {
+	least, set := f.MinAllocatable[role]
+	if !set {
+		return c.allocatable(r)
+	}
+	has := r.Scalars()
+	return len(r) > 0 && (len(least) == 0 || slices.ContainsFunc(least, has.Contains))
 }
 
 // cut takes one part of what is free: unreserved scalars are divided, all else
@@ -184,26 +220,18 @@ func (c *Core) cutOne(a *agent, r resources.Resource, parts int) resources.Resou
 func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part resources.Resources) *Offer {
 	o := &Offer{
 		ID: fmt.Sprintf("%s-O%d", c.cfg.ID, c.nextOffer), Framework: f.ID, Agent: a.ID, Role: role,
-		Resources: part.Allocated(role), Since: now,
+		Resources: part.Allocated(role), Since: now, Unavailable: a.unavailable, Executors: a.executorIDs(f.ID),
 	}
 	c.nextOffer++
 	c.offers[o.ID] = o
 	f.offers[o.ID] = o
+	a.offers[o.ID] = o
 	a.offered = a.offered.Add(o.Resources...)
 	c.share(f, o.Resources, true)
 	if c.cfg.OfferTimeout > 0 {
 		c.timers.Add(now.Add(c.cfg.OfferTimeout), timer{timerOffer, o.ID})
 	}
 	return o
-}
-
-func (c *Core) sortedOffers() []*Offer {
-	out := make([]*Offer, 0, len(c.offers))
-	for _, o := range c.offers {
-		out = append(out, o)
-	}
-	slices.SortFunc(out, byOfferID)
-	return out
 }
 
 // byOfferID orders O9 before O10.

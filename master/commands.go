@@ -3,6 +3,7 @@ package master
 import (
 	"time"
 
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -21,6 +22,7 @@ type (
 	ReregisterAgent struct {
 		Agent      AgentInfo
 		Tasks      []*Task
+		Executors  []*Executor
 		Frameworks []FrameworkInfo
 	}
 
@@ -33,10 +35,22 @@ type (
 	// Pong is an agent's answer to a ping.
 	Pong struct{ Agent string }
 
-	// UpdateAgent carries the agent's new resource version.
+	// UpdateAgent carries the agent's new resource version and, if Listed, the
+	// operations whose end nobody has acknowledged.
 	UpdateAgent struct {
 		PID, Agent      string
 		ResourceVersion []byte
+		Operations      []*Operation
+		Listed          bool
+	}
+
+	// OperationStatus is an agent's report about an operation. A zero Status
+	// wants no acknowledgement.
+	OperationStatus struct {
+		Agent, Framework, ID string
+		UUID, Status         task.UUID
+		State                OperationState
+		Wire                 []byte // the OperationStatus as sent
 	}
 
 	// StatusUpdate is an agent's report about a task.
@@ -82,11 +96,13 @@ type (
 	// Teardown ends a framework and all its tasks.
 	Teardown struct{ Framework string }
 
-	// Accept uses offers; what the launches leave goes back.
+	// Accept uses offers; what the launches leave goes back. The changes are
+	// done between the launches, in order.
 	Accept struct {
 		Framework string
 		Offers    []string
 		Launches  []Launch
+		Changes   []Change
 		Refuse    time.Duration
 	}
 
@@ -132,16 +148,86 @@ type (
 		Tasks     []ReconcileTask
 	}
 
+	// AcknowledgeOperation says that an operation's status has arrived.
+	AcknowledgeOperation struct {
+		Framework, ID string
+		Status        task.UUID
+	}
+
+	// ReconcileOperations asks for the state of operations; none means all.
+	ReconcileOperations struct {
+		Framework  string
+		Operations []ReconcileTask
+	}
+
+	// Operate is a change that an operator asks for.
+	Operate struct {
+		Agent  string
+		Change Change
+	}
+
 	// Message goes from a framework to an executor.
 	Message struct {
 		Framework, Agent, Executor string
 		Data                       []byte
 	}
 
-	// SetWeight sets a role's weight.
-	SetWeight struct {
-		Role   string
-		Weight float64
+	// SetWeights sets the weights of roles.
+	SetWeights struct{ Weights map[string]float64 }
+
+	// SetQuotas replaces the quota of the roles that it names; an empty one is
+	// no quota. Force leaves out whether it can be kept.
+	SetQuotas struct {
+		Quotas []Quota
+		Force  bool
+	}
+
+	// RemoveQuota ends the quota of a role.
+	RemoveQuota struct{ Role string }
+
+	// Restore tells what operators have set before a restart. It comes before
+	// all else.
+	Restore struct {
+		Quotas      []Quota
+		Weights     map[string]float64
+		Marks       map[string]Marks     // by agent
+		Gone        map[string]time.Time // by agent
+		Maintenance Maintenance
+	}
+
+	// DrainAgent empties an agent and keeps it empty. A nil Grace lets tasks
+	// end in the time that they ask for.
+	DrainAgent struct {
+		Agent    string
+		Grace    *time.Duration
+		MarkGone bool
+	}
+
+	// ActivateAgent says whether an agent is offered. Active ends a drain that
+	// is over.
+	ActivateAgent struct {
+		Agent  string
+		Active bool
+	}
+
+	// MarkAgentGone ends an agent for good.
+	MarkAgentGone struct{ Agent string }
+
+	// UpdateSchedule replaces the plan of maintenance.
+	UpdateSchedule struct{ Windows []Window }
+
+	// StartMaintenance takes machines of the plan down.
+	StartMaintenance struct{ Machines []Machine }
+
+	// StopMaintenance brings machines up again.
+	StopMaintenance struct{ Machines []Machine }
+
+	// AnswerInverse is a framework's answer to inverse offers.
+	AnswerInverse struct {
+		Framework string
+		Offers    []string
+		Answer    InverseAnswer
+		Refuse    time.Duration
 	}
 
 	// Tick is said when Next has come.
@@ -154,31 +240,45 @@ type ReconcileTask struct {
 	Agent string
 }
 
-func (Recover) command()          {}
-func (RegisterAgent) command()    {}
-func (ReregisterAgent) command()  {}
-func (UnregisterAgent) command()  {}
-func (AgentExited) command()      {}
-func (Pong) command()             {}
-func (UpdateAgent) command()      {}
-func (StatusUpdate) command()     {}
-func (ExitedExecutor) command()   {}
-func (ExecutorMessage) command()  {}
-func (Subscribe) command()        {}
-func (Disconnect) command()       {}
-func (UpdateFramework) command()  {}
-func (Teardown) command()         {}
-func (Accept) command()           {}
-func (Decline) command()          {}
-func (Revive) command()           {}
-func (Suppress) command()         {}
-func (Kill) command()             {}
-func (ShutdownExecutor) command() {}
-func (Acknowledge) command()      {}
-func (Reconcile) command()        {}
-func (Message) command()          {}
-func (SetWeight) command()        {}
-func (Tick) command()             {}
+func (Recover) command()              {}
+func (RegisterAgent) command()        {}
+func (ReregisterAgent) command()      {}
+func (UnregisterAgent) command()      {}
+func (AgentExited) command()          {}
+func (Pong) command()                 {}
+func (UpdateAgent) command()          {}
+func (StatusUpdate) command()         {}
+func (ExitedExecutor) command()       {}
+func (ExecutorMessage) command()      {}
+func (Subscribe) command()            {}
+func (Disconnect) command()           {}
+func (UpdateFramework) command()      {}
+func (Teardown) command()             {}
+func (Accept) command()               {}
+func (Decline) command()              {}
+func (Revive) command()               {}
+func (Suppress) command()             {}
+func (Kill) command()                 {}
+func (ShutdownExecutor) command()     {}
+func (Acknowledge) command()          {}
+func (Reconcile) command()            {}
+func (Message) command()              {}
+func (OperationStatus) command()      {}
+func (AcknowledgeOperation) command() {}
+func (ReconcileOperations) command()  {}
+func (Operate) command()              {}
+func (SetWeights) command()           {}
+func (SetQuotas) command()            {}
+func (Restore) command()              {}
+func (DrainAgent) command()           {}
+func (ActivateAgent) command()        {}
+func (MarkAgentGone) command()        {}
+func (UpdateSchedule) command()       {}
+func (StartMaintenance) command()     {}
+func (StopMaintenance) command()      {}
+func (AnswerInverse) command()        {}
+func (RemoveQuota) command()          {}
+func (Tick) command()                 {}
 
 // Effect is one thing that the shell must do, after the Persists of the batch
 // are committed.
@@ -190,6 +290,16 @@ type (
 		ID    string
 		Agent *AgentInfo
 	}
+
+	// Save writes what an operator has set; a nil Value forgets it.
+	Save struct {
+		Kind  SavedKind
+		Name  string
+		Value any // JSON can hold it
+	}
+
+	// Noted tells operators who watch; there are none unless Watch asked.
+	Noted struct{ Note Note }
 
 	// ToFramework sends an event to a framework's stream.
 	ToFramework struct {
@@ -217,11 +327,25 @@ type (
 )
 
 func (Persist) effect()     {}
+func (Save) effect()        {}
+func (Noted) effect()       {}
 func (ToFramework) effect() {}
 func (CloseStream) effect() {}
 func (ToAgent) effect()     {}
 func (Watch) effect()       {}
 func (Unwatch) effect()     {}
+
+// SavedKind says what a Save is about. It is a part of the store's keys.
+type SavedKind string
+
+// The kinds: a Quota, a float64, Marks, a time.Time and a Maintenance.
+const (
+	SavedQuota       SavedKind = "quota"
+	SavedWeight      SavedKind = "weight"
+	SavedMarks       SavedKind = "agent"
+	SavedGone        SavedKind = "gone"
+	SavedMaintenance SavedKind = "maintenance"
+)
 
 // Event is what a framework is told.
 type Event interface{ event() }
@@ -247,6 +371,21 @@ type (
 		Unreachable time.Time
 	}
 
+	// InverseOffers ask to leave agents.
+	InverseOffers struct{ Offers []*InverseOffer }
+
+	// RescindInverse takes an inverse offer back.
+	RescindInverse struct{ Offer string }
+
+	// OperationUpdate is an operation's status. Wire is set when an agent made
+	// it; otherwise the shell encodes the rest.
+	OperationUpdate struct {
+		ID, Agent string
+		State     OperationState
+		Message   string
+		Wire      []byte
+	}
+
 	// AgentLost says that an agent is gone, with its tasks.
 	AgentLost struct{ Agent string }
 
@@ -266,14 +405,17 @@ type (
 	Failed struct{ Message string }
 )
 
-func (Subscribed) event()   {}
-func (Offers) event()       {}
-func (Rescind) event()      {}
-func (Update) event()       {}
-func (AgentLost) event()    {}
-func (ExecutorLost) event() {}
-func (FromExecutor) event() {}
-func (Failed) event()       {}
+func (Subscribed) event()      {}
+func (Offers) event()          {}
+func (Rescind) event()         {}
+func (Update) event()          {}
+func (AgentLost) event()       {}
+func (InverseOffers) event()   {}
+func (RescindInverse) event()  {}
+func (OperationUpdate) event() {}
+func (ExecutorLost) event()    {}
+func (FromExecutor) event()    {}
+func (Failed) event()          {}
 
 // AgentMessage is what an agent is told.
 type AgentMessage interface{ agentMessage() }
@@ -294,6 +436,7 @@ type (
 		Framework *FrameworkInfo
 		Task      []byte
 		Version   []byte // the agent's resource version
+		Runs      bool   // its executor runs already
 	}
 
 	// KillTask ends a task.
@@ -307,6 +450,24 @@ type (
 		Key  task.Key
 		UUID task.UUID
 	}
+
+	// ApplyOperation has the agent change marks.
+	ApplyOperation struct {
+		Framework string // "" for an operator
+		Wire      []byte
+		UUID      task.UUID
+		Version   []byte // the agent's resource version
+	}
+
+	// CheckpointResources names all that an agent must keep, which is one that
+	// does not keep the books of operations itself.
+	CheckpointResources struct{ Resources resources.Resources }
+
+	// AckOperation acknowledges an operation's status.
+	AckOperation struct{ UUID, Status task.UUID }
+
+	// AskOperations names operations that the agent should know and did not list.
+	AskOperations struct{ UUIDs []task.UUID }
 
 	// ShutdownFramework ends all tasks of a framework.
 	ShutdownFramework struct{ Framework string }
@@ -323,6 +484,12 @@ type (
 	// FrameworkUpdated refreshes what the agent knows of a framework.
 	FrameworkUpdated struct{ Framework *FrameworkInfo }
 
+	// DrainMessage makes the agent end its tasks and take no more.
+	DrainMessage struct {
+		Grace    *time.Duration
+		MarkGone bool
+	}
+
 	// Shutdown makes the agent end everything.
 	Shutdown struct{ Message string }
 )
@@ -333,14 +500,19 @@ type MissingTasks struct {
 	Tasks     []*Task
 }
 
-func (Registered) agentMessage()        {}
-func (Reregistered) agentMessage()      {}
-func (Ping) agentMessage()              {}
-func (RunTask) agentMessage()           {}
-func (KillTask) agentMessage()          {}
-func (AckUpdate) agentMessage()         {}
-func (ShutdownFramework) agentMessage() {}
-func (KillExecutor) agentMessage()      {}
-func (ToExecutor) agentMessage()        {}
-func (FrameworkUpdated) agentMessage()  {}
-func (Shutdown) agentMessage()          {}
+func (Registered) agentMessage()          {}
+func (Reregistered) agentMessage()        {}
+func (Ping) agentMessage()                {}
+func (RunTask) agentMessage()             {}
+func (KillTask) agentMessage()            {}
+func (AckUpdate) agentMessage()           {}
+func (ShutdownFramework) agentMessage()   {}
+func (KillExecutor) agentMessage()        {}
+func (ToExecutor) agentMessage()          {}
+func (FrameworkUpdated) agentMessage()    {}
+func (Shutdown) agentMessage()            {}
+func (DrainMessage) agentMessage()        {}
+func (ApplyOperation) agentMessage()      {}
+func (CheckpointResources) agentMessage() {}
+func (AckOperation) agentMessage()        {}
+func (AskOperations) agentMessage()       {}

@@ -24,6 +24,8 @@ type Config struct {
 	OfferFloor        resources.Scalars // no part is smaller than this
 	CompletedTasks    int               // kept per framework, for people
 	CompletedKept     int               // completed frameworks kept
+	Region            string            // where the master is; "" when agents' regions do not matter
+	RemovalEvery      time.Duration     // --agent_removal_rate_limit: the least time between two agents given up; 0: none
 }
 
 // DefaultConfig has Mesos' values (master/constants.hpp) where Mesos has one.
@@ -47,6 +49,9 @@ var (
 	ErrNotSubscribed    = errors.New("the framework is not subscribed")
 	ErrInvalid          = errors.New("the command is not valid")
 	ErrIgnored          = errors.New("the message has no effect")
+	ErrUnknownAgent     = errors.New("the agent is not known")
+	ErrOvercommit       = errors.New("there is not enough capacity")
+	ErrConflict         = errors.New("there is not enough that is free")
 )
 
 // Core is the master's brain. It is not safe for concurrent use.
@@ -61,18 +66,27 @@ type Core struct {
 	finished   map[string]bool
 	offers     map[string]*Offer
 
-	roles   drf.Sorter             // by role
-	inRole  map[string]*drf.Sorter // frameworks of each role
-	weights map[string]float64
-	total   resources.Scalars
+	roles       drf.Tree               // by role
+	inRole      map[string]*drf.Sorter // frameworks of each role
+	weights     map[string]float64
+	quotas      map[string]Quota
+	consumed    map[string]resources.Scalars // by top-level role
+	recoveries  int                          // agents known from before a restart
+	marks       map[string]Marks             // by agent
+	gone        map[string]time.Time         // agents that are never taken back
+	maintenance Maintenance
+	inverse     map[string]*InverseOffer
+	nextRemoval time.Time
+	total       resources.Scalars
 
 	timers  timers.Heap[timer]
+	watched bool // operators watch
 	dirty   bool // an allocation round is due
 	lastRun time.Time
 	turn    int // which agent the next round starts with
 
-	nextAgent, nextFramework, nextOffer int
-	count                               Counters
+	nextAgent, nextFramework, nextOffer, nextOperation int
+	count                                              Counters
 }
 
 // Counters count what has happened since the start.
@@ -86,21 +100,27 @@ type Counters struct {
 
 type agent struct {
 	AgentInfo
-	connected  bool
-	registered time.Time
-	reregister time.Time
-	pings      int // unanswered
-	tasks      map[task.Key]*Task
-	executors  map[executorKey]resources.Resources
-	used       resources.Resources // by tasks and executors
-	offered    resources.Resources
+	connected   bool
+	registered  time.Time
+	reregister  time.Time
+	pings       int // unanswered
+	tasks       map[task.Key]*Task
+	executors   map[executorKey]*Executor
+	used        resources.Resources // by tasks and executors
+	offered     resources.Resources
+	offers      map[string]*Offer
+	operations  map[task.UUID]*Operation
+	inactive    bool // operators want no more work on it
+	removing    bool // waits for its turn to be given up
+	unavailable *Unavailability
+	inverse     map[string]*InverseOffer // by framework
 }
 
 type executorKey struct{ framework, executor string }
 
 // free is what nobody uses and nobody has been offered.
 func (a *agent) free() resources.Resources {
-	return a.Resources.Sub(a.used.Allocated("")...).Sub(a.offered.Allocated("")...)
+	return a.Resources.Sub(a.passing(a.used).Allocated("")...).Sub(a.passing(a.offered).Allocated("")...)
 }
 
 type framework struct {
@@ -117,6 +137,7 @@ type framework struct {
 	done        []*Task // completed, oldest first
 	offers      map[string]*Offer
 	filters     map[filterKey]*filter
+	operations  map[string]*Operation // by the framework's ID
 }
 
 // NewCore returns a master that knows nothing yet.
@@ -124,7 +145,7 @@ func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, agents: map[string]*agent{}, byPID: map[string]*agent{}, recovered: map[string]AgentInfo{},
 		lost: map[string]time.Time{}, frameworks: map[string]*framework{}, finished: map[string]bool{},
-		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{},
+		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{}, quotas: map[string]Quota{}, marks: map[string]Marks{}, gone: map[string]time.Time{}, inverse: map[string]*InverseOffer{}, consumed: map[string]resources.Scalars{},
 		count: Counters{Ended: map[task.State]uint64{}},
 	}
 }
@@ -138,18 +159,72 @@ func (c *Core) Apply(now time.Time, cmd Command, fx []Effect) ([]Effect, error) 
 	case Decline:
 		return c.decline(now, cmd, fx)
 	case Acknowledge:
-		return c.acknowledge(cmd, fx)
+		return c.acknowledge(now, cmd, fx)
 	case StatusUpdate:
 		return c.statusUpdate(now, cmd, fx)
 	case Tick:
 		return c.tick(now, fx), nil
+	case OperationStatus, AcknowledgeOperation, ReconcileOperations, Operate:
+		return c.applyOperation(now, cmd, fx)
 	case Kill, Reconcile, Message, ShutdownExecutor, ExecutorMessage, ExitedExecutor:
 		return c.applyTask(now, cmd, fx)
-	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress, SetWeight:
+	case SetWeights, SetQuotas, RemoveQuota, Restore:
+		return c.applySetting(cmd, fx)
+	case DrainAgent, ActivateAgent, MarkAgentGone, UpdateSchedule, StartMaintenance, StopMaintenance, AnswerInverse:
+		return c.applyMaintenance(now, cmd, fx)
+	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress:
 		return c.applyFramework(now, cmd, fx)
 	default:
 		return c.applyAgent(now, cmd, fx)
 	}
+}
+
+func (c *Core) applyMaintenance(now time.Time, cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case DrainAgent:
+		return c.drainAgent(now, cmd, fx)
+	case ActivateAgent:
+		return c.activateAgent(cmd, fx)
+	case MarkAgentGone:
+		return c.markAgentGone(now, cmd, fx)
+	case UpdateSchedule:
+		return c.updateSchedule(cmd, fx)
+	case StartMaintenance:
+		return c.startMaintenance(now, cmd, fx)
+	case StopMaintenance:
+		return c.stopMaintenance(cmd, fx)
+	case AnswerInverse:
+		return c.answerInverse(now, cmd, fx)
+	}
+	return fx, nil
+}
+
+func (c *Core) applySetting(cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case SetWeights:
+		return c.setWeights(cmd, fx)
+	case SetQuotas:
+		return c.setQuotas(cmd, fx)
+	case RemoveQuota:
+		return c.removeQuota(cmd, fx)
+	case Restore:
+		return c.restore(cmd, fx)
+	}
+	return fx, nil
+}
+
+func (c *Core) applyOperation(now time.Time, cmd Command, fx []Effect) ([]Effect, error) {
+	switch cmd := cmd.(type) {
+	case OperationStatus:
+		return c.operationStatus(now, cmd, fx)
+	case AcknowledgeOperation:
+		return c.acknowledgeOperation(now, cmd, fx)
+	case ReconcileOperations:
+		return c.reconcileOperations(cmd, fx)
+	case Operate:
+		return c.operate(cmd, fx)
+	}
+	return fx, nil
 }
 
 func (c *Core) applyTask(now time.Time, cmd Command, fx []Effect) ([]Effect, error) {
@@ -184,8 +259,6 @@ func (c *Core) applyFramework(now time.Time, cmd Command, fx []Effect) ([]Effect
 		return c.revive(cmd, fx)
 	case Suppress:
 		return c.suppress(cmd, fx)
-	case SetWeight:
-		return c.setWeight(cmd, fx)
 	}
 	return fx, nil
 }
@@ -205,7 +278,7 @@ func (c *Core) applyAgent(now time.Time, cmd Command, fx []Effect) ([]Effect, er
 	case Pong:
 		return c.pong(cmd, fx)
 	case UpdateAgent:
-		return c.updateAgent(cmd, fx)
+		return c.updateAgent(now, cmd, fx)
 	}
 	return fx, fmt.Errorf("%w: %T", ErrInvalid, cmd)
 }
@@ -244,6 +317,8 @@ func (c *Core) expire(now, at time.Time, t timer, fx []Effect) []Effect {
 		return c.failoverTimeout(now, at, t.id, fx)
 	case timerOffer:
 		return c.offerTimeout(t.id, fx)
+	case timerRemoval:
+		return c.removalDue(now, t.id, fx)
 	case timerFilter:
 		c.dirty = true
 	}

@@ -408,7 +408,7 @@ func TestRefusals(t *testing.T) {
 		Kill{Key: task.Key{Framework: "nobody"}},
 		Teardown{Framework: "nobody"},
 		UpdateFramework{Info: FrameworkInfo{ID: "m-0000", User: "other"}},
-		SetWeight{Role: "web", Weight: -1},
+		SetWeights{map[string]float64{"web": -1}},
 		StatusUpdate{Agent: "nobody"},
 		UnregisterAgent{Agent: "m-S0", PID: "someone else"},
 		UpdateAgent{Agent: "m-S0", PID: "someone else"},
@@ -588,7 +588,7 @@ func (w *world) frameworkCommand() Command {
 		info.ID = id
 		return UpdateFramework{Info: info}
 	case 7:
-		return SetWeight{Role: "web", Weight: rapid.Float64Range(0.1, 4).Draw(w.T, "weight")}
+		return SetWeights{map[string]float64{"web": rapid.Float64Range(0.1, 4).Draw(w.T, "weight")}}
 	}
 	return Subscribe{Info: info, Stream: stream}
 }

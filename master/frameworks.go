@@ -13,7 +13,7 @@ import (
 func newFramework(info FrameworkInfo, now time.Time) *framework {
 	return &framework{
 		FrameworkInfo: info, since: now, suppressed: map[string]bool{}, tasks: map[string]*Task{}, unreachable: map[string]*Task{},
-		offers: map[string]*Offer{}, filters: map[filterKey]*filter{},
+		offers: map[string]*Offer{}, filters: map[filterKey]*filter{}, operations: map[string]*Operation{},
 	}
 }
 
@@ -38,7 +38,8 @@ func (c *Core) subscribe(now time.Time, cmd Subscribe, fx []Effect) ([]Effect, e
 		return refuseStream(cmd.Stream, "Framework has been removed", fx), nil
 	}
 	f := c.frameworks[info.ID]
-	if f == nil {
+	isNew := f == nil
+	if isNew {
 		f = newFramework(info, now)
 		c.frameworks[info.ID] = f
 	}
@@ -54,6 +55,7 @@ func (c *Core) subscribe(now time.Time, cmd Subscribe, fx []Effect) ([]Effect, e
 	f.stream, f.subscribed, f.left = cmd.Stream, true, time.Time{}
 	fx = c.tell(f, Subscribed{Framework: f.ID}, fx)
 	c.dirty = true
+	fx = c.noteFramework(f, isNew, fx)
 	return c.refreshAgents(f, fx), nil
 }
 
@@ -95,7 +97,7 @@ func (c *Core) joinRole(f *framework, role string) {
 		s = &drf.Sorter{}
 		s.SetTotal(c.total)
 		c.inRole[role] = s
-		c.roles.Add(role, c.weights[role])
+		c.roles.Add(role)
 	}
 	s.Add(f.ID, 1)
 }
@@ -138,6 +140,7 @@ func (c *Core) disconnect(now time.Time, cmd Disconnect, fx []Effect) ([]Effect,
 	}
 	f.stream, f.left = "", now
 	fx = c.discardOffers(f, fx)
+	fx = c.noteFramework(f, false, fx)
 	c.timers.Add(now.Add(f.FailoverTimeout), timer{timerFailover, f.ID})
 	return fx, nil
 }
@@ -165,6 +168,7 @@ func (c *Core) updateFramework(cmd UpdateFramework, fx []Effect) ([]Effect, erro
 	}
 	c.enroll(f, cmd.Info, cmd.Suppressed)
 	c.dirty = true
+	fx = c.noteFramework(f, false, fx)
 	return c.refreshAgents(f, fx), nil
 }
 
@@ -212,6 +216,7 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 	for _, t := range sortedTasks(f.tasks, func(id string) string { return id }) {
 		a := c.agents[t.Agent]
 		if !t.State.Terminal() {
+			fx = c.noteLost(t, killedStatus(now), fx)
 			t = c.setState(a, t, task.Killed)
 		}
 		c.completeTask(a, f, t)
@@ -219,6 +224,8 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 	for _, a := range c.sortedAgents() {
 		c.dropExecutors(a, f.ID)
 	}
+	fx = c.orphanOperations(f, fx)
+	c.leaveInverse(f.ID)
 	for _, role := range f.Roles {
 		c.leaveRole(f, role)
 	}
@@ -226,6 +233,7 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 	delete(c.frameworks, f.ID)
 	c.finished[f.ID] = true
 	c.completed = append(c.completed, f)
+	fx = c.noteEnd(f, fx)
 	if n := len(c.completed) - c.cfg.CompletedKept; n > 0 {
 		c.completed = slices.Clone(c.completed[n:])
 	}
@@ -234,10 +242,9 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 }
 
 func (c *Core) dropExecutors(a *agent, frameworkID string) {
-	for k, used := range a.executors {
+	for k := range a.executors {
 		if k.framework == frameworkID {
-			c.unuse(a, frameworkID, used)
-			delete(a.executors, k)
+			c.dropExecutor(a, k)
 		}
 	}
 }
@@ -273,17 +280,5 @@ func (c *Core) suppress(cmd Suppress, fx []Effect) ([]Effect, error) {
 	for _, role := range roles {
 		f.suppressed[role] = true
 	}
-	return fx, nil
-}
-
-func (c *Core) setWeight(cmd SetWeight, fx []Effect) ([]Effect, error) {
-	if cmd.Weight <= 0 {
-		return fx, fmt.Errorf("%w: the weight %v of role %q must be above 0", ErrInvalid, cmd.Weight, cmd.Role)
-	}
-	c.weights[cmd.Role] = cmd.Weight
-	if c.inRole[cmd.Role] != nil {
-		c.roles.Add(cmd.Role, cmd.Weight)
-	}
-	c.dirty = true
 	return fx, nil
 }

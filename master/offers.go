@@ -20,15 +20,17 @@ func (c *Core) accept(now time.Time, cmd Accept, fx []Effect) ([]Effect, error) 
 	pool, a := c.takeOffers(offers)
 	switch {
 	case problem != "":
+		fx = c.failChanges(f, cmd.Changes, "", OperationError, "Operation attempted with invalid offers: "+problem, fx)
 		fx = c.failLaunches(now, f, cmd.Launches, lostAs(f, task.Dropped), task.ReasonInvalidOffers, "Task launched with invalid offers: "+problem, fx)
 	case !a.connected:
+		fx = c.failChanges(f, cmd.Changes, a.ID, OperationDropped, "Agent "+a.Hostname+" disconnected", fx)
 		fx = c.failLaunches(now, f, cmd.Launches, lostAs(f, task.Dropped), task.ReasonAgentDisconnected, "Agent "+a.Hostname+" disconnected", fx)
 	default:
-		pool, fx = c.launchAll(now, f, a, cmd.Launches, pool, fx)
+		pool, fx = c.perform(now, f, a, &cmd, offers[0].Role, pool, fx)
 		c.count.OffersAccepted += uint64(len(offers))
 	}
 	if a != nil {
-		c.giveBack(now, f, a, offers, pool, cmd.Refuse, len(cmd.Launches) > 0)
+		c.giveBack(now, f, a, offers, pool, cmd.Refuse, len(cmd.Launches)+len(cmd.Changes) > 0)
 	}
 	return fx, nil
 }
@@ -110,8 +112,22 @@ func (c *Core) endOffer(o *Offer) {
 	}
 	if a := c.agents[o.Agent]; a != nil {
 		a.offered = a.offered.Sub(o.Resources...)
+		delete(a.offers, o.ID)
 	}
 	c.dirty = true
+}
+
+// perform does the operations of an ACCEPT in order, each on what the ones
+// before have left or made.
+func (c *Core) perform(now time.Time, f *framework, a *agent, cmd *Accept, role string, pool resources.Resources, fx []Effect) (resources.Resources, []Effect) {
+	done := 0
+	for i := range cmd.Changes {
+		ch := &cmd.Changes[i]
+		pool, fx = c.launchAll(now, f, a, cmd.Launches[done:ch.Before], pool, fx)
+		done = ch.Before
+		pool, fx = c.change(f, a, ch, pool, role, fx)
+	}
+	return c.launchAll(now, f, a, cmd.Launches[done:], pool, fx)
 }
 
 func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launch, pool resources.Resources, fx []Effect) (resources.Resources, []Effect) {
@@ -121,7 +137,8 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 			fx = c.failLaunches(now, f, launches[i:i+1], task.Error, invalidReason(l), why, fx)
 			continue
 		}
-		pool = pool.Sub(l.Resources...)
+		pool = pool.Sub(a.passing(a.needs(f, l))...)
+		runs := c.startExecutor(a, f, l)
 		t := &Task{
 			Key: task.Key{Framework: f.ID, ID: l.ID}, Name: l.Name, Agent: a.ID, Executor: l.Executor,
 			Resources: l.Resources, State: task.Staging, Origin: l.Origin,
@@ -130,8 +147,9 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 			t.Role = l.Resources[0].Role
 		}
 		c.addTask(a, f, t)
+		fx = c.noteTask(t, fx)
 		c.count.TasksLaunched++
-		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion}, fx)
+		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion, Runs: runs}, fx)
 	}
 	return pool, fx
 }
@@ -151,8 +169,10 @@ func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Re
 		return "Task has duplicate ID: " + l.ID
 	case l.Agent != a.ID:
 		return fmt.Sprintf("Task uses invalid agent %s while agent %s is expected", l.Agent, a.ID)
-	case !pool.Contains(l.Resources):
-		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", l.Resources, pool)
+	case a.clashes(f, l):
+		return fmt.Sprintf("Task has invalid ExecutorInfo (existing ExecutorInfo with same ExecutorID is not compatible): executor %s", l.Executor)
+	case !pool.Contains(a.needs(f, l)):
+		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", a.needs(f, l), pool)
 	}
 	return ""
 }
@@ -186,10 +206,8 @@ func (c *Core) decline(now time.Time, cmd Decline, fx []Effect) ([]Effect, error
 
 // rescindAgent takes all offers of an agent back.
 func (c *Core) rescindAgent(a *agent, fx []Effect) []Effect {
-	for _, o := range c.sortedOffers() {
-		if o.Agent == a.ID {
-			fx = c.rescind(o, fx)
-		}
+	for _, o := range c.offersOf(a) {
+		fx = c.rescind(o, fx)
 	}
 	return fx
 }

@@ -23,6 +23,13 @@ type Snapshot struct {
 	Used        resources.Scalars
 	Offered     resources.Scalars
 	Roles       []RoleView
+	Operations  []*Operation // by agent
+	Executors   []*Executor  // by agent
+	Maintenance Maintenance
+	Inverse     []*InverseOffer // by ID
+	Quotas      []Quota         // by role
+	Weights     map[string]float64
+	Consumed    map[string]resources.Scalars // by top-level role: what quota counts
 	Count       Counters
 	Config      Config
 }
@@ -33,9 +40,13 @@ type AgentView struct {
 	Connected  bool
 	Registered time.Time
 	Reregister time.Time // zero when it never re-registered
+	Marks      Marks
 	Used       resources.Resources
 	Offered    resources.Resources
 }
+
+// Active says whether it is there and operators let it work.
+func (a *AgentView) Active() bool { return a.Connected && !a.Marks.inactive() }
 
 // FrameworkView is a framework in a snapshot.
 type FrameworkView struct {
@@ -50,6 +61,7 @@ type FrameworkView struct {
 	Tasks       []*Task
 	Unreachable []*Task
 	Done        []*Task
+	Executors   []*Executor
 	Offers      []*Offer
 }
 
@@ -80,23 +92,44 @@ func (c *Core) Snapshot() *Snapshot {
 func (c *Core) Collect() *Snapshot {
 	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.Counters(), Config: c.cfg}
 	for _, a := range c.sortedAgents() {
-		s.Agents = append(s.Agents, AgentView{
-			AgentInfo: a.AgentInfo, Connected: a.connected, Registered: a.registered, Reregister: a.reregister, Used: a.used, Offered: a.offered,
-		})
+		s.Agents = append(s.Agents, c.agentView(a))
+		s.Executors = append(s.Executors, a.executorsOf()...)
+		s.Operations = append(s.Operations, c.operationsOf(a)...)
 		s.Used = s.Used.Add(a.used.Scalars())
 		s.Offered = s.Offered.Add(a.offered.Scalars())
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.recovered)) {
 		s.Recovered = append(s.Recovered, c.recovered[id])
 	}
-	for _, f := range c.sortedFrameworks() {
-		s.Frameworks = append(s.Frameworks, f.view())
+	at := map[string]int{}
+	for i, f := range c.sortedFrameworks() {
+		s.Frameworks, at[f.ID] = append(s.Frameworks, f.view()), i
+	}
+	for _, e := range s.Executors {
+		if i, ok := at[e.Framework]; ok {
+			s.Frameworks[i].Executors = append(s.Frameworks[i].Executors, e)
+		}
 	}
 	for _, f := range c.completed {
 		s.Completed = append(s.Completed, f.view())
 	}
 	s.Roles = c.roleViews()
+	for _, role := range slices.Sorted(maps.Keys(c.quotas)) {
+		s.Quotas = append(s.Quotas, c.quotas[role])
+	}
+	s.Maintenance = c.maintenance
+	for _, id := range slices.Sorted(maps.Keys(c.inverse)) {
+		s.Inverse = append(s.Inverse, c.inverse[id])
+	}
+	s.Weights, s.Consumed = maps.Clone(c.weights), maps.Clone(c.consumed)
 	return s
+}
+
+func (c *Core) agentView(a *agent) AgentView {
+	return AgentView{
+		AgentInfo: a.AgentInfo, Connected: a.connected, Marks: c.marks[a.ID], Registered: a.registered, Reregister: a.reregister,
+		Used: a.used, Offered: a.offered,
+	}
 }
 
 // Sort orders the tasks of all frameworks by ID.

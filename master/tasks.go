@@ -28,7 +28,9 @@ func (c *Core) unuse(a *agent, frameworkID string, amount resources.Resources) {
 func (c *Core) share(f *framework, amount resources.Resources, add bool) {
 	for len(amount) > 0 {
 		role := amount[0].Role
-		part := amount.Filter(func(r *resources.Resource) bool { return r.Role == role }).Scalars()
+		mine := amount.Filter(func(r *resources.Resource) bool { return r.Role == role })
+		c.consume(topRole(role), countable(mine), add)
+		part := mine.Scalars()
 		amount = amount.Filter(func(r *resources.Resource) bool { return r.Role != role })
 		if c.inRole[role] == nil || add {
 			c.joinRole(f, role)
@@ -137,7 +139,7 @@ func (c *Core) statusUpdate(_ time.Time, cmd StatusUpdate, fx []Effect) ([]Effec
 	}
 	next.Statuses = appendStatus(t.Statuses, cmd.Status)
 	c.replace(a, &next)
-	return fx, nil
+	return c.noteUpdate(t, &next, cmd.Status, fx), nil
 }
 
 // askAgain makes an agent that runs a task unknown to us register again with all
@@ -162,7 +164,7 @@ func appendStatus(list []Status, s Status) []Status {
 
 // acknowledge passes on what a framework has received; the end of a terminal
 // one is the end of the task.
-func (c *Core) acknowledge(cmd Acknowledge, fx []Effect) ([]Effect, error) {
+func (c *Core) acknowledge(now time.Time, cmd Acknowledge, fx []Effect) ([]Effect, error) {
 	f, err := c.subscribedFramework(cmd.Key.Framework)
 	if err != nil {
 		return fx, err
@@ -180,7 +182,7 @@ func (c *Core) acknowledge(cmd Acknowledge, fx []Effect) ([]Effect, error) {
 			c.completeTask(a, f, t)
 		}
 	}
-	return toAgent(a, AckUpdate{Key: cmd.Key, UUID: cmd.UUID}, fx), nil
+	return c.checkDrained(now, a, toAgent(a, AckUpdate{Key: cmd.Key, UUID: cmd.UUID}, fx)), nil
 }
 
 func (c *Core) kill(now time.Time, cmd Kill, fx []Effect) ([]Effect, error) {
@@ -250,9 +252,12 @@ func (c *Core) answer(now time.Time, f *framework, ask ReconcileTask, fx []Effec
 	status := Status{Time: now, Source: task.SourceMaster, Reason: task.ReasonReconciliation}
 	update := Update{Task: ask.ID, Agent: agentID}
 	lost, isLost := c.lost[agentID]
+	_, gone := c.gone[agentID]
 	switch {
 	case c.agents[agentID] != nil:
 		status.State, status.Message = lostAs(f, task.Gone), "Reconciliation: Task is unknown to the agent"
+	case gone:
+		status.State, status.Message = lostAs(f, task.GoneByOperator), "Reconciliation: Task is gone"
 	case isLost:
 		status.State, status.Message = lostAs(f, task.Unreachable), "Reconciliation: Task is unreachable"
 		update.Unreachable = lost
@@ -298,11 +303,7 @@ func (c *Core) exitedExecutor(cmd ExitedExecutor, fx []Effect) ([]Effect, error)
 	if a == nil {
 		return fx, fmt.Errorf("%w: the end of an executor on the unknown agent %s", ErrIgnored, cmd.Agent)
 	}
-	key := executorKey{cmd.Framework, cmd.Executor}
-	if used, ok := a.executors[key]; ok {
-		c.unuse(a, cmd.Framework, used)
-		delete(a.executors, key)
-	}
+	c.dropExecutor(a, executorKey{cmd.Framework, cmd.Executor})
 	if f == nil {
 		return fx, nil
 	}

@@ -14,4 +14,5 @@ const (
 	timerFailover
 	timerOffer
 	timerFilter
+	timerRemoval
 )

@@ -19,7 +19,10 @@ type FrameworkInfo struct {
 	FailoverTimeout time.Duration
 	Checkpoint      bool
 	Capabilities    Capabilities
-	Origin          []byte // the message it came in, with the ID set by the shell on the way out
+	// MinAllocatable are, by role, the amounts any of which makes an offer worth
+	// while; roles that are not in it go by the master's own.
+	MinAllocatable map[string][]resources.Scalars `json:",omitempty"`
+	Origin         []byte                         // the message it came in, with the ID set by the shell on the way out
 }
 
 // Capabilities are the framework capabilities that change what the master
@@ -48,6 +51,8 @@ type AgentInfo struct {
 	ResourceVersion    []byte // the UUID's 16 bytes, empty when the agent names none
 	TaskResourceLimits bool
 	CapabilityNames    []string
+	SyntheticPorts     bool   `json:",omitempty"` // its ports are for show: each may be given any number of times
+	Region             string `json:",omitempty"` // of the agent's domain, "" without one
 	Origin             []byte // the agent's own description, without the ID
 }
 
@@ -93,6 +98,10 @@ type Offer struct {
 	Role      string
 	Resources resources.Resources // allocated to Role
 	Since     time.Time
+	// Unavailable is when the agent will not be there; nil when nothing is
+	// planned.
+	Unavailable *Unavailability
+	Executors   []string // of the framework on the agent
 }
 
 // Launch is one task of an ACCEPT, checked by the shell as far as that needs
@@ -103,7 +112,10 @@ type Launch struct {
 	Agent     string
 	Executor  string
 	Resources resources.Resources // allocated to the offer's role
-	Origin    []byte
-	Invalid   string
-	Group     bool // of a task group: refused under a reason of its own
+	// ExecutorResources are counted when the executor does not run yet.
+	ExecutorResources resources.Resources
+	ExecutorOrigin    []byte // as in Executor
+	Origin            []byte
+	Invalid           string
+	Group             bool // of a task group: refused under a reason of its own
 }

@@ -237,6 +237,7 @@ test_scale() {
   expect 'PUT {"instances": 2}' 1 api PUT /v2/apps/hello '{"instances": 2}'
   expect "scaled to 2" 60 count "$a" 2 mesopool/hello:demo
   expect "Consul lists 2" 30 passing hello 2
+  expect "the audit finds that all parts agree" 60 dist/e2e-mesopool audit --cluster "$a"
 }
 
 # test_nginx posts the definition of 2015 as it is. Where no registry can give

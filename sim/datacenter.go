@@ -98,6 +98,12 @@ func (d *dataCenter) probe(p agent.Probe) {
 		if !in.Healthy {
 			in.Cause = "no answer"
 		}
+		if p.General {
+			in.Check = &task.CheckStatus{Type: p.Check.Type}
+			if in.Healthy {
+				in.Check.Value = new(int32(1))
+			}
+		}
 		d.agent.put(in)
 	})
 }

@@ -75,6 +75,10 @@ type Spec struct {
 	Pod   string `json:",omitzero"`
 	Group string `json:",omitzero"`
 
+	// Custom says that the executor is the framework's own program: it runs in the
+	// container that is the pod's, and the tasks run within it.
+	Custom bool `json:",omitzero"`
+
 	// Origin is the launching protocol's own message. It is opaque to all but
 	// the link that received it, which needs it to re-register the task whole.
 	Origin []byte `json:",omitzero"`
@@ -90,6 +94,14 @@ func (s *Spec) HoldsPod() bool { return s.Pod != "" && s.Key.ID == PodID(s.Pod) 
 
 // InPod says whether this is a task of a pod.
 func (s *Spec) InPod() bool { return s.Pod != "" && !s.HoldsPod() }
+
+// HoldsExecutor says whether this is the container of a framework's own
+// executor.
+func (s *Spec) HoldsExecutor() bool { return s.Custom && s.HoldsPod() }
+
+// Hosted says whether this task runs within a framework's own executor, and so
+// has no container of its own.
+func (s *Spec) Hosted() bool { return s.Custom && s.InPod() }
 
 // Command is what runs in the container.
 type Command struct {

@@ -56,6 +56,8 @@ type Reason string
 const (
 	ReasonCheckStatus            Reason = "REASON_TASK_CHECK_STATUS_UPDATED"
 	ReasonContainerLaunchFailed  Reason = "REASON_CONTAINER_LAUNCH_FAILED"
+	ReasonExecutorRegistration   Reason = "REASON_EXECUTOR_REGISTRATION_TIMEOUT"
+	ReasonExecutorRecovery       Reason = "REASON_EXECUTOR_REREGISTRATION_TIMEOUT"
 	ReasonExecutorTerminated     Reason = "REASON_EXECUTOR_TERMINATED"
 	ReasonFrameworkRemoved       Reason = "REASON_FRAMEWORK_REMOVED"
 	ReasonHealthCheckStatus      Reason = "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED"
@@ -87,6 +89,10 @@ type Status struct {
 
 	// Container is the container behind the task, nil while there is none.
 	Container *ContainerStatus `json:",omitzero"`
+
+	// Origin is the status in the words of the framework's own executor, without
+	// data; nil when the status is the agent's. It is opaque to all but the link.
+	Origin []byte `json:",omitzero"`
 
 	// Data is free-form; Docker agents put the inspect JSON (an array) here.
 	Data []byte `json:",omitzero"`

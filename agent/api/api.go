@@ -35,6 +35,7 @@ type Config struct {
 
 	Operations func() []*mesosv1.Operation                            // nil: none
 	Refused    func() map[string]uint64                               // messages that were not believed, by kind; nil: not counted
+	Executors  http.Handler                                           // the executor API; nil: there is none
 	Log        *LogBuffer                                             // what the agent logs; nil: not kept
 	Level      *slog.LevelVar                                         // of the log; nil: it cannot be changed
 	Saved      func(key task.Key, stderr bool) (io.ReadCloser, error) // what was saved of an output; nil: nothing is
@@ -61,7 +62,7 @@ func New(cfg Config) http.Handler {
 }
 
 func (a *api) handlers() map[string]http.HandlerFunc {
-	return map[string]http.HandlerFunc{
+	out := map[string]http.HandlerFunc{
 		"/health": func(http.ResponseWriter, *http.Request) {},
 		"/version": func(w http.ResponseWriter, r *http.Request) {
 			a.answer(w, r, map[string]string{"version": a.cfg.Version})
@@ -82,6 +83,10 @@ func (a *api) handlers() map[string]http.HandlerFunc {
 		"/logs":               a.logs,
 		"/exec":               postOnly(a.exec),
 	}
+	if a.cfg.Executors != nil {
+		out["/api/v1/executor"] = a.cfg.Executors.ServeHTTP
+	}
+	return out
 }
 
 func plainPath(path string) string {

@@ -70,7 +70,8 @@ type noLink struct{}
 
 func (noLink) Report(agent.Report) {}
 
-func (noLink) ExecutorGone(agent.ExecutorGone) {}
+func (noLink) ExecutorGone(agent.ExecutorGone)       {}
+func (noLink) ExecutorMessage(agent.ExecutorMessage) {}
 
 type env struct {
 	t      *testing.T

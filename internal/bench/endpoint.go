@@ -240,6 +240,9 @@ func (t *tenant) Report(r agent.Report) {
 // ExecutorGone is part of agent.Link.
 func (*tenant) ExecutorGone(agent.ExecutorGone) {}
 
+// ExecutorMessage is part of agent.Link.
+func (*tenant) ExecutorMessage(agent.ExecutorMessage) {}
+
 // Announce is part of agent.Registry.
 func (*tenant) Announce(*task.Spec, provider.Container) {}
 

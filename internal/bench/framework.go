@@ -94,7 +94,7 @@ func (f *framework) use(o task.Offer, room int) {
 	want := f.spec.Resources.Allocated(o.Role)
 	left := o.Resources
 	now := time.Now()
-	var specs []task.Spec
+	specs := make([]task.Spec, 0, room)
 	for len(specs) < room && left.Contains(want) {
 		left = left.Sub(want...)
 		s := f.spec

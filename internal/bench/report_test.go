@@ -9,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mesopool/mesopool/provider/memory"
+	"github.com/mesopool/mesopool/store"
+	"github.com/mesopool/mesopool/task"
 )
 
 // TestReport: every measurement is asked for, round by round, and shows in the
@@ -71,6 +75,23 @@ func TestMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.Launches <= 0 || r.Changes <= 0 || r.Failover <= 0 || r.Allocation <= 0 || r.State.Bytes < 10_000 || r.GetState.Bytes < 10_000 || r.AcceptP99 < r.AcceptP50 {
+		t.Errorf("some of it was not measured: %+v", r)
+	}
+}
+
+// TestMarathon runs the whole measurement, small.
+func TestMarathon(t *testing.T) {
+	r, err := RunMarathon(t.Context(), MarathonOptions{
+		Cluster: Options{
+			Provider: memory.New(memory.Config{}), Owner: task.Owner{Cluster: "bench", Agent: "agent"},
+			Store: func() (store.Store, error) { return store.NewMemory(), nil },
+		},
+		Sizes: []int{1, 5}, Apps: 3, PerApp: 2, Reads: 20, Subscribers: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Deploy) != 2 || r.Deploy[1].Took <= 0 || r.Tasks != 12 || r.OneP99 < r.OneP50 || r.AllBytes < 1000 || r.Events <= 0 {
 		t.Errorf("some of it was not measured: %+v", r)
 	}
 }

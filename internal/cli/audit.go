@@ -291,12 +291,16 @@ func (a *auditor) containers(ctx context.Context, c *audit.Cluster) error {
 	}
 	for _, k := range list {
 		_, key, _, _ := provider.ParseLabels(k.Labels)
-		c.Containers = append(c.Containers, audit.Container{Name: strings.TrimPrefix(strings.Join(k.Names, " "), "/"), Key: key, State: seen(k.State)})
+		c.Containers = append(c.Containers, audit.Container{Name: strings.TrimPrefix(strings.Join(k.Names, " "), "/"), Key: key, State: seen(k.State, k.Status)})
 	}
 	return nil
 }
 
-func seen(state string) provider.State {
+// seen reads the state; Triton's listings have only a status in words.
+func seen(state, status string) provider.State {
+	if state == "" && strings.HasPrefix(status, "Up") {
+		return provider.StateUp
+	}
 	switch state {
 	case "running", "paused", "restarting":
 		return provider.StateUp

@@ -54,7 +54,7 @@ Everything that it makes is taken away again.`,
 		Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil },
 	}
-	cmd.AddCommand(pause, newBenchMaster(), newBenchEndpoint(), newBenchReport())
+	cmd.AddCommand(pause, newBenchMaster(), newBenchMarathon(), newBenchEndpoint(), newBenchReport())
 	return cmd
 }
 
@@ -105,6 +105,49 @@ func runBenchMaster(cmd *cobra.Command, _ []string) error {
 	clearProgress(cmd)
 	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
 	return c.print(results, func(w io.Writer) { bench.WriteMaster(w, results) })
+}
+
+func newBenchMarathon() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "marathon", Args: noArgs, RunE: runBenchMarathon,
+		Short: "Measure Marathon: deployments, reads, events",
+		Long: `Measures Marathon with a real master and a virtual agent on a simulated data
+center: apps of more and more instances from their POST until all run, then reads
+and events with many apps.`,
+	}
+	f := cmd.Flags()
+	f.IntSlice("instances", []int{1, 100, 10_000}, "the apps that are posted, one after the other")
+	f.Int("apps", 1000, "how many apps there are for the reads, each of ten instances")
+	f.Int("subscribers", 100, "how many listen to the events")
+	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	f.Bool("json", false, "print JSON instead of a table")
+	return cmd
+}
+
+func runBenchMarathon(cmd *cobra.Command, _ []string) error {
+	v, err := settings(cmd, nil)
+	if err != nil {
+		return err
+	}
+	stop, err := profile(v.GetString("cpu-profile"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tuneGC()
+	r, err := bench.RunMarathon(cmd.Context(), bench.MarathonOptions{
+		Cluster: bench.Options{
+			Provider: memory.New(memory.Config{}), Owner: task.Owner{Cluster: "bench", Agent: "agent"}, Progress: cmd.ErrOrStderr(),
+			Store: func() (store.Store, error) { return store.NewMemory(), nil },
+		},
+		Sizes: v.GetIntSlice("instances"), Apps: v.GetInt("apps"), PerApp: 10, Reads: 500, Subscribers: v.GetInt("subscribers"),
+	})
+	if err != nil {
+		return err
+	}
+	clearProgress(cmd)
+	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
+	return c.print(r, func(w io.Writer) { bench.WriteMarathon(w, &r) })
 }
 
 func newBenchEndpoint() *cobra.Command {

@@ -18,6 +18,7 @@ import (
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/link"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/provider/docker"
 	"github.com/mesopool/mesopool/provider/limit"
@@ -155,6 +156,8 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.Duration("keep-logs", 24*time.Hour, "how long logs are kept in --work-dir after their container is removed; 0: not at all")
 	f.Duration("orphan-grace", d.OrphanGrace, "a container of this agent's that belongs to no task is stopped after this")
 	f.Int("max-kept", d.GC.MaxKept, "how many stopped containers are kept at most")
+	f.Duration("executor-registration-timeout", d.Registration, "how long a framework's own executor may take to connect after its start")
+	f.Duration("executor-recovery-timeout", d.Recovery, "how long one may take to connect again after a restart of the agent")
 	f.Duration("kill-grace", d.KillGrace, "how long a task may take to stop, where it does not say itself")
 	f.Duration("launch-timeout", d.LaunchTimeout, "a launch that keeps failing for so long fails the task")
 	f.String("shutdown-policy", "exit", "what a master's order to shut down does: exit (the containers stay), ignore, or kill (all tasks, then exit)")
@@ -178,6 +181,7 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 	for _, key := range v.AllKeys() {
 		r.flags[strings.ReplaceAll(key, "-", "_")] = v.GetString(key)
 	}
+	r.core.Registration, r.core.Recovery = v.GetDuration("executor-registration-timeout"), v.GetDuration("executor-recovery-timeout")
 	r.core.KillGrace, r.core.LaunchTimeout = v.GetDuration("kill-grace"), v.GetDuration("launch-timeout")
 	if r.fetch.dir, r.fetch.cache = v.GetString("fetcher-cache-dir"), v.GetInt64("fetcher-cache-size")<<20; r.fetch.cache <= 0 {
 		return nil, exit(exitUsage, "--fetcher-cache-size is %d; it must be above 0", v.GetInt64("fetcher-cache-size"))
@@ -210,6 +214,9 @@ func agentFrom(v *viper.Viper, log *slog.Logger) (*agentRole, error) {
 func (r *agentRole) shape(v *viper.Viper) (err error) {
 	if r.ports, err = parsePorts(v.GetString("synthetic-ports")); err != nil {
 		return err
+	}
+	if len(r.ports) > 0 { // by which our master knows that a port may be given to many
+		r.attrs = append(r.attrs, &mesosv1.Attribute{Name: new("synthetic_ports"), Type: mesosv1.Value_TEXT.Enum(), Text: &mesosv1.Value_Text{Value: new("true")}})
 	}
 	if r.domain, err = parseDomain(v.GetString("domain")); err != nil {
 		return err

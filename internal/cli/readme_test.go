@@ -18,6 +18,7 @@ var evidence = []struct{ command, file, words string }{
 	{"curl \"http://$MARATHON/v2/apps/hello/tasks\"", "scripts/e2e.sh", "/tasks"},
 	{"curl -X PUT", "scripts/e2e.sh", "\"instances\": "},
 	{"curl -X DELETE", "scripts/e2e.sh", "DELETE"},
+	{"./mesopool audit", "scripts/e2e.sh", "mesopool audit"},
 	{"docker ps --filter label=mesopool.cluster=", "scripts/e2e.sh", "ps -aq --filter \"label=$TASK_LABEL="},
 }
 
@@ -35,7 +36,7 @@ func TestREADME(t *testing.T) {
 		if words, ours := strings.CutPrefix(line, "./mesopool "); ours {
 			parts := strings.Fields(words)
 			want := "mesopool " + strings.Join(parts[:min(2, len(parts))], " ")
-			if !strings.Contains(scripts, want) {
+			if !strings.Contains(scripts, want) && !shown(t, line) {
 				t.Errorf("no script in testdata runs %q", want)
 			}
 			continue

@@ -21,6 +21,7 @@ import (
 	"github.com/mesopool/mesopool/agent/archive"
 	"github.com/mesopool/mesopool/consul"
 	"github.com/mesopool/mesopool/internal/uuid"
+	"github.com/mesopool/mesopool/mesos/executor"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/link"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -95,16 +96,19 @@ func (r *agentRole) shard(i int, node *libprocess.Node, share resources.Resource
 			}
 		}}
 	}
+	hub := executor.NewHub(executor.Config{Info: func() *mesosv1.AgentInfo { return s.link.Info() }, Log: log})
+	opt.Executors = hub
 	s.runner = agent.NewRunner(opt)
 	self := node.UPID(fmt.Sprintf("slave(%d)", i+1))
 	s.link = link.New(link.Config{
 		Node: node, Self: self, Master: r.master.UPID, Recheck: recheck, Credential: r.secret, Hostname: r.hostname, Resources: share, Attributes: attrs,
 		Domain: r.domain, Version: mesosVersion, Store: r.stores[i], Log: log, RemoveVolume: r.volumeRemover(owner), Shutdown: r.shutdown,
+		ExecutorGrace: core.KillGrace, Recovery: core.Recovery,
 	})
 	s.pages = agentapi.New(agentapi.Config{
 		Runner: s.runner, Provider: r.provider, ID: s.link.AgentID, PID: self.String(), Hostname: r.hostname, Version: mesosVersion,
 		Total: s.link.Total, Attributes: attrs, Domain: r.domain, Flags: r.flags, Started: time.Now(), Operations: s.link.Operations,
-		Refused: s.link.Refused, Log: logged, Level: verbosity, Saved: r.saved(),
+		Refused: s.link.Refused, Executors: hub.Serve(s.runner), Log: logged, Level: verbosity, Saved: r.saved(),
 		Master: func() (string, bool) { m, ok := s.link.Master(); return m.String(), ok },
 	})
 	return s

@@ -77,6 +77,7 @@ var own = map[string][]string{
 	"mesos/libprocess":  {},
 	"mesos/recordio":    {},
 	"mesos/mesosjson":   {},
+	"mesos/executor":    {"agent", "mesos/...", "task"},
 	"mesos/link":        {"internal/uuid", "mesos/...", "agent", "task", "resources", "store"},
 	"mesos/scheduler":   {"mesos/...", "task", "resources"},
 	"web":               {},

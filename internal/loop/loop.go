@@ -14,6 +14,7 @@ import (
 type Inbox[T any] struct {
 	mu     sync.Mutex
 	queue  []T
+	spare  []T // the memory of an earlier batch
 	wakeup chan struct{}
 }
 
@@ -36,12 +37,27 @@ func (b *Inbox[T]) Take() []T {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	all := b.queue
-	b.queue = nil
+	b.queue, b.spare = b.spare, nil
 	return all
 }
 
+// maxSpare is how many things the memory that is kept for the next batch holds.
+const maxSpare = 1 << 14
+
+// reuse keeps a batch's memory for one to come.
+func (b *Inbox[T]) reuse(batch []T) {
+	if cap(batch) > maxSpare {
+		return
+	}
+	clear(batch)
+	b.mu.Lock()
+	b.spare = batch[:0]
+	b.mu.Unlock()
+}
+
 // Run calls batch with everything that has come in, and with nothing when the
-// time has come that next names (the zero time is never). It returns nil when
+// time has come that next names (the zero time is never). The slice is batch's
+// until it returns. It returns nil when
 // ctx ends, or the first error of batch.
 func (b *Inbox[T]) Run(ctx context.Context, next func() time.Time, batch func([]T) error) error {
 	timer := time.NewTimer(0)
@@ -58,8 +74,10 @@ func (b *Inbox[T]) Run(ctx context.Context, next func() time.Time, batch func([]
 		case <-b.wakeup:
 		case <-tick:
 		}
-		if err := batch(b.Take()); err != nil && ctx.Err() == nil {
+		all := b.Take()
+		if err := batch(all); err != nil && ctx.Err() == nil {
 			return err
 		}
+		b.reuse(all)
 	}
 }

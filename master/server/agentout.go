@@ -135,7 +135,7 @@ func appendRunTask(dst []byte, m *master.RunTask) []byte {
 		version := appendBytes(make([]byte, 0, n+8), 1, m.Version)
 		dst = appendBytes(dst, 5, appendBytes(make([]byte, 0, n+8), 2, version))
 	}
-	return appendBool(dst, 6, true)
+	return appendBool(dst, 6, !m.Runs)
 }
 
 func appendAck(dst []byte, agent string, m *master.AckUpdate) []byte {
@@ -189,7 +189,10 @@ func rareMessage(e *master.ToAgent, silence time.Duration) (proto.Message, error
 	case master.Shutdown:
 		return &messages.ShutdownMessage{Message: &m.Message}, nil
 	}
-	return nil, fmt.Errorf("there is no message for %T", e.Message)
+	if m, ok := e.Message.(master.DrainMessage); ok {
+		return drainMessage(m), nil
+	}
+	return operationMessage(e.Message)
 }
 
 // missingTasks names tasks that the agent did not report. The framework is in

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,6 +43,8 @@ func (s *Server) message(m libprocess.Message) error {
 		return s.reregisterAgent(m)
 	case "mesos.internal.UpdateSlaveMessage":
 		return s.updateAgent(m)
+	case "mesos.internal.UpdateOperationStatusMessage":
+		return s.operationStatus(m)
 	case "mesos.internal.UnregisterSlaveMessage":
 		return s.unregisterAgent(m)
 	case "mesos.internal.ExitedExecutorMessage":
@@ -80,8 +83,6 @@ func agentInfo(from libprocess.UPID, a *mesosv1.AgentInfo, kept []*mesosv1.Resou
 		return out, errors.New("the agent has no hostname")
 	case len(kept) > 0 && !a.GetCheckpoint():
 		return out, errors.New("checkpointed resources provided when checkpointing is not enabled")
-	case a.Domain != nil:
-		return out, errors.New("the agent has a domain and this master has none")
 	}
 	if err := checkVersion(version); err != nil {
 		return out, err
@@ -91,11 +92,16 @@ func agentInfo(from libprocess.UPID, a *mesosv1.AgentInfo, kept []*mesosv1.Resou
 		return out, err
 	}
 	setCapabilities(&out, caps)
+	out.SyntheticPorts = slices.ContainsFunc(a.Attributes, func(x *mesosv1.Attribute) bool { return x.GetName() == syntheticAttribute })
+	out.Region = a.GetDomain().GetFaultDomain().GetRegion().GetName()
 	bare := proto.CloneOf(a)
 	bare.Id = nil
 	out.Origin, err = proto.Marshal(bare)
 	return out, err
 }
+
+// syntheticAttribute is what an agent has whose ports are never a conflict.
+const syntheticAttribute = "synthetic_ports"
 
 // checkVersion refuses agents before 1.0.0 (master/constants.hpp,
 // MINIMUM_AGENT_VERSION) and those that do not say.
@@ -183,7 +189,7 @@ func readReregistration(from libprocess.UPID, in *messages.ReregisterSlaveMessag
 	if cmd.Frameworks, err = reportedFrameworks(in.Frameworks); err != nil {
 		return cmd, err
 	}
-	cmd.Tasks, err = reportedTasks(in, cmd.Frameworks)
+	cmd.Tasks, cmd.Executors, err = reportedTasks(in, cmd.Frameworks)
 	return cmd, err
 }
 
@@ -210,7 +216,7 @@ func reportedFrameworks(in []*mesosv1.FrameworkInfo) ([]master.FrameworkInfo, er
 	return out, nil
 }
 
-func reportedTasks(in *messages.ReregisterSlaveMessage, frameworks []master.FrameworkInfo) ([]*master.Task, error) {
+func reportedTasks(in *messages.ReregisterSlaveMessage, frameworks []master.FrameworkInfo) ([]*master.Task, []*master.Executor, error) {
 	role := map[string]string{}
 	for i := range frameworks {
 		role[frameworks[i].ID] = "*"
@@ -218,27 +224,31 @@ func reportedTasks(in *messages.ReregisterSlaveMessage, frameworks []master.Fram
 			role[frameworks[i].ID] = frameworks[i].Roles[0]
 		}
 	}
-	executors, err := reportedExecutors(in, role)
+	rows, err := reportedExecutors(in, role)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	executors := map[task.Key]bool{}
+	for _, e := range rows {
+		executors[task.Key{Framework: e.Framework, ID: e.ID}] = true
 	}
 	seen := map[task.Key]bool{}
 	out := make([]*master.Task, 0, len(in.Tasks))
 	for _, t := range in.Tasks {
 		row, err := reportedTask(t, in.Slave.GetId().GetValue(), role, executors)
 		if err != nil {
-			return nil, fmt.Errorf("task %q: %w", t.GetTaskId().GetValue(), err)
+			return nil, nil, fmt.Errorf("task %q: %w", t.GetTaskId().GetValue(), err)
 		}
 		if seen[row.Key] {
-			return nil, fmt.Errorf("task %q is listed twice", row.Key.ID)
+			return nil, nil, fmt.Errorf("task %q is listed twice", row.Key.ID)
 		}
 		seen[row.Key] = true
 		out = append(out, row)
 	}
-	return out, nil
+	return out, rows, nil
 }
 
-func reportedExecutors(in *messages.ReregisterSlaveMessage, frameworks map[string]string) (map[task.Key]bool, error) {
+func reportedExecutors(in *messages.ReregisterSlaveMessage, frameworks map[string]string) (rows []*master.Executor, err error) {
 	out := map[task.Key]bool{}
 	for _, e := range in.ExecutorInfos {
 		key := task.Key{Framework: e.GetFrameworkId().GetValue(), ID: e.GetExecutorId().GetValue()}
@@ -249,8 +259,14 @@ func reportedExecutors(in *messages.ReregisterSlaveMessage, frameworks map[strin
 			return nil, fmt.Errorf("executor %q is listed twice", key.ID)
 		}
 		out[key] = true
+		allocate(e.Resources, frameworks[key.Framework])
+		row := &master.Executor{ID: key.ID, Framework: key.Framework}
+		if row.Resources, row.Origin, err = executorParts(e); err != nil {
+			return nil, fmt.Errorf("executor %q: %w", key.ID, err)
+		}
+		rows = append(rows, row)
 	}
-	return out, nil
+	return rows, nil
 }
 
 func reportedTask(t *mesosv1.Task, agent string, roles map[string]string, executors map[task.Key]bool) (*master.Task, error) {
@@ -385,7 +401,14 @@ func (s *Server) updateAgent(m libprocess.Message) error {
 	if err := proto.Unmarshal(m.Body, in); err != nil {
 		return err
 	}
-	s.put(master.UpdateAgent{PID: m.From.String(), Agent: in.SlaveId.GetValue(), ResourceVersion: in.ResourceVersionUuid.GetValue()})
+	operations, err := reportedOperations(in.Operations.GetOperations())
+	if err != nil {
+		return err
+	}
+	s.put(master.UpdateAgent{
+		PID: m.From.String(), Agent: in.SlaveId.GetValue(), ResourceVersion: in.ResourceVersionUuid.GetValue(),
+		Operations: operations, Listed: in.Operations != nil,
+	})
 	return nil
 }
 

@@ -233,7 +233,6 @@ func TestReregistrationChecked(t *testing.T) {
 		{"no version", func(m message) { m.Version = nil }, `its version "" is not of the form`},
 		{"old version", func(m message) { m.Version = new("0.28.2") }, "older than 1.0.0"},
 		{"version with a tag", func(m message) { m.Version = new("1.11.0-0.10.0") }, ""},
-		{"domain", func(m message) { m.Slave.Domain = &mesosv1.DomainInfo{} }, "has a domain"},
 		{"kept without checkpointing", func(m message) {
 			m.CheckpointedResources, m.Slave.Checkpoint = []*mesosv1.Resource{scalar("cpus", 1)}, new(false)
 		}, "checkpointing is not enabled"},

@@ -10,11 +10,11 @@ import (
 	"github.com/mesopool/mesopool/mesos/convert"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	schedulerv1 "github.com/mesopool/mesopool/mesos/v1/scheduler"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
-// take turns a call into a command. What is about operations or inverse
-// offers, of which this master makes none, has nothing to change.
+// take turns a call into a command.
 func (s *Server) take(st *stream, c *schedulerv1.Call) {
 	id := c.GetFrameworkId().GetValue()
 	switch c.GetType() {
@@ -26,12 +26,18 @@ func (s *Server) take(st *stream, c *schedulerv1.Call) {
 		s.registry.answered(st.info.Load(), c.Decline.OfferIds)
 		st.tally.declined(len(c.Decline.OfferIds))
 		s.put(master.Decline{Framework: id, Offers: offerIDs(c.Decline.OfferIds), Refuse: refuseTime(c.Decline.Filters)})
+	case schedulerv1.Call_ACCEPT_INVERSE_OFFERS:
+		s.answerInverse(id, c.AcceptInverseOffers.InverseOfferIds, c.AcceptInverseOffers.Filters, master.InverseAccepted)
+	case schedulerv1.Call_DECLINE_INVERSE_OFFERS:
+		s.answerInverse(id, c.DeclineInverseOffers.InverseOfferIds, c.DeclineInverseOffers.Filters, master.InverseDeclined)
 	case schedulerv1.Call_KILL:
 		s.kill(id, c.Kill)
 	case schedulerv1.Call_RECONCILE:
 		s.reconcile(id, c.Reconcile)
 	case schedulerv1.Call_RECONCILE_OPERATIONS:
-		reconcileOperations(st, c.ReconcileOperations)
+		s.reconcileOperations(id, c.ReconcileOperations)
+	case schedulerv1.Call_ACKNOWLEDGE_OPERATION_STATUS:
+		s.acknowledgeOperation(id, c.AcknowledgeOperationStatus)
 	case schedulerv1.Call_REVIVE:
 		s.put(master.Revive{Framework: id, Roles: c.GetRevive().GetRoles()})
 	case schedulerv1.Call_SUPPRESS:
@@ -68,23 +74,6 @@ func (s *Server) reconcile(framework string, r *schedulerv1.Call_Reconcile) {
 	s.put(cmd)
 }
 
-// reconcileOperations: no operation is known here, for none is ever started.
-func reconcileOperations(st *stream, r *schedulerv1.Call_ReconcileOperations) {
-	for _, o := range r.GetOperations() {
-		st.push(operationEvent(&mesosv1.OperationStatus{
-			OperationId: o.OperationId, AgentId: o.AgentId, ResourceProviderId: o.ResourceProviderId,
-			State: mesosv1.OperationState_OPERATION_UNKNOWN.Enum(), Message: new("Reconciliation: Operation is unknown"),
-		}))
-	}
-}
-
-func operationEvent(status *mesosv1.OperationStatus) *schedulerv1.Event {
-	return &schedulerv1.Event{
-		Type:                  schedulerv1.Event_UPDATE_OPERATION_STATUS.Enum(),
-		UpdateOperationStatus: &schedulerv1.Event_UpdateOperationStatus{Status: status},
-	}
-}
-
 func offerIDs(in []*mesosv1.OfferID) []string {
 	out := make([]string, len(in))
 	for i := range in {
@@ -110,9 +99,7 @@ func refuseTime(f *mesosv1.Filters) time.Duration {
 	return seconds(s)
 }
 
-// accept collects the launches of all operations, in order. The operations
-// that this master does not have are refused one by one, so that a framework
-// never waits for an answer.
+// accept collects the launches and changes of all operations, in order.
 func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept) {
 	info := st.info.Load()
 	role := s.registry.answered(info, a.OfferIds)
@@ -124,10 +111,12 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 		case mesosv1.Offer_Operation_LAUNCH_GROUP:
 			cmd.Launches = s.group(cmd.Launches, op, role)
 		default:
-			s.refuseOperation(st, op)
+			ch := (&requester{info, role}).change(op)
+			ch.Before = len(cmd.Launches)
+			cmd.Changes = append(cmd.Changes, ch)
 		}
 	}
-	st.tally.accepted(len(a.OfferIds), len(cmd.Launches))
+	st.tally.accepted(len(a.OfferIds), len(cmd.Launches)+len(cmd.Changes))
 	s.put(cmd)
 }
 
@@ -175,10 +164,29 @@ func (s *Server) launch(t *mesosv1.TaskInfo, role string) master.Launch {
 		l.Invalid = "Task uses invalid resources: " + err.Error()
 		return l
 	}
+	if l.ExecutorResources, l.ExecutorOrigin, err = executorParts(t.Executor); err != nil {
+		l.Invalid = "Executor uses invalid resources: " + err.Error()
+		return l
+	}
 	if l.Origin, err = proto.Marshal(t); err != nil {
 		l.Invalid = err.Error()
 	}
 	return l
+}
+
+// executorParts are what the core keeps of an executor; nothing of none.
+func executorParts(e *mesosv1.ExecutorInfo) (resources.Resources, []byte, error) {
+	if e == nil {
+		return nil, nil, nil
+	}
+	amount, err := convert.Resources(e.Resources)
+	if err != nil {
+		return nil, nil, err
+	}
+	bare := proto.CloneOf(e)
+	bare.FrameworkId = nil
+	origin, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
+	return amount, origin, err
 }
 
 // allocate brings resources into the form that is used between masters and
@@ -202,17 +210,4 @@ func upgrade(r *mesosv1.Resource) {
 		r.Reservations = []*mesosv1.Resource_ReservationInfo{one}
 	}
 	r.Role, r.Reservation = nil, nil
-}
-
-// refuseOperation: one with an ID gets an answer, one without gets none, as in
-// Mesos.
-func (s *Server) refuseOperation(st *stream, op *mesosv1.Offer_Operation) {
-	s.log.Info("refused an operation that this master does not have", "framework", st.info.Load().ID, "operation", op.GetType())
-	if op.Id == nil {
-		return
-	}
-	st.push(operationEvent(&mesosv1.OperationStatus{
-		OperationId: op.Id, State: mesosv1.OperationState_OPERATION_ERROR.Enum(),
-		Message: new("operations of type " + op.GetType().String() + " are not supported by this master"),
-	}))
 }

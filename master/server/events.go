@@ -34,6 +34,8 @@ func (e *encoder) event(event any) {
 			HeartbeatIntervalSeconds: new(e.s.cfg.Heartbeat.Seconds()),
 		}})
 		e.heartbeat()
+	case master.InverseOffers:
+		e.message(e.s.inverseOffers(event.Offers))
 	case *schedulerv1.Event:
 		e.message(event)
 	case master.Event:
@@ -47,6 +49,10 @@ func (e *encoder) heartbeat() {
 
 func rareEvent(event master.Event) *schedulerv1.Event {
 	switch event := event.(type) {
+	case master.RescindInverse:
+		return &schedulerv1.Event{Type: schedulerv1.Event_RESCIND_INVERSE_OFFER.Enum(), RescindInverseOffer: &schedulerv1.Event_RescindInverseOffer{InverseOfferId: &mesosv1.OfferID{Value: &event.Offer}}}
+	case master.OperationUpdate:
+		return operationEnd(&event)
 	case master.Rescind:
 		return &schedulerv1.Event{Type: schedulerv1.Event_RESCIND.Enum(), Rescind: &schedulerv1.Event_Rescind{OfferId: &mesosv1.OfferID{Value: &event.Offer}}}
 	case master.AgentLost:
@@ -194,6 +200,12 @@ func (r *registry) offerMessage(o *master.Offer, caps *master.Capabilities) *mes
 		Id: &mesosv1.OfferID{Value: &o.ID}, FrameworkId: &mesosv1.FrameworkID{Value: &o.Framework}, AgentId: &mesosv1.AgentID{Value: &o.Agent},
 		Hostname: &card.hostname, Url: card.url, Attributes: card.attributes, Domain: card.domain,
 		Resources: convert.ResourcesTo(o.Resources, resourceFormat(caps)),
+	}
+	for _, id := range o.Executors {
+		out.ExecutorIds = append(out.ExecutorIds, &mesosv1.ExecutorID{Value: &id})
+	}
+	if o.Unavailable != nil {
+		out.Unavailability = unavailabilityMessage(o.Unavailable.Start, o.Unavailable.Length)
 	}
 	if caps.MultiRole {
 		out.AllocationInfo = &mesosv1.Resource_AllocationInfo{Role: &o.Role}

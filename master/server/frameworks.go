@@ -34,8 +34,11 @@ func frameworkInfo(f *mesosv1.FrameworkInfo) (master.FrameworkInfo, error) {
 	if out.Capabilities.MultiRole {
 		out.Roles = slices.Clone(f.Roles)
 	}
-	origin, err := proto.Marshal(f)
-	out.Origin = origin
+	var err error
+	if out.MinAllocatable, err = minAllocatable(f); err != nil {
+		return out, err
+	}
+	out.Origin, err = proto.Marshal(f)
 	return out, err
 }
 

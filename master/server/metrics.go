@@ -59,6 +59,7 @@ func (s *Server) writeMetrics(j *jsonWriter, q *query) {
 func (s *Server) selfMetrics(m metricSet) {
 	m["master/uptime_secs"] = time.Since(s.started).Seconds()
 	m["master/elected"] = 1
+	m["master/operator_event_stream_subscribers"] = float64(s.tally.observers.Load())
 	m["master/dropped_messages"] = float64(s.tally.dropped.Load())
 	m["registrar/log/recovered"] = 1
 	m["registrar/log/ensemble_size"] = 1
@@ -68,11 +69,14 @@ func clusterMetrics(m metricSet, snap *master.Snapshot) {
 	for i := range snap.Agents {
 		if snap.Agents[i].Connected {
 			m["master/slaves_connected"]++
-			m["master/slaves_active"]++
-			continue
+		} else {
+			m["master/slaves_disconnected"]++
 		}
-		m["master/slaves_disconnected"]++
-		m["master/slaves_inactive"]++
+		if snap.Agents[i].Active() {
+			m["master/slaves_active"]++
+		} else {
+			m["master/slaves_inactive"]++
+		}
 	}
 	m["master/slaves_unreachable"] = float64(snap.Unreachable)
 	for i := range snap.Frameworks {

@@ -3,9 +3,11 @@ package server
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/convert"
@@ -25,7 +27,15 @@ func (s *Server) operator(w http.ResponseWriter, r *http.Request) {
 	if err == nil && call.Type == nil {
 		err = failf(http.StatusBadRequest, "Failed to validate master::Call: Expecting 'type' to be present")
 	}
+	if err == nil {
+		err = partMissing(call)
+	}
 	var out *masterv1.Response
+	if err == nil && call.GetType() == masterv1.Call_SUBSCRIBE {
+		if err = s.observe(w, r, json); err == nil {
+			return
+		}
+	}
 	if err == nil {
 		out, err = s.operate(r, call)
 	}
@@ -33,7 +43,23 @@ func (s *Server) operator(w http.ResponseWriter, r *http.Request) {
 		answerError(w, err)
 		return
 	}
+	if _, op := operatorChange(call); op != nil {
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
 	answer(w, out, json)
+}
+
+// partMissing: what changes something says how, in a part named like the call
+// (master/validation.cpp, master::call::validate).
+func partMissing(c *masterv1.Call) error {
+	name := strings.ToLower(c.GetType().String())
+	m := c.ProtoReflect()
+	part := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+	if part == nil || strings.HasPrefix(name, "get_") || name == "read_log" || m.Has(part) {
+		return nil
+	}
+	return failf(http.StatusBadRequest, "Failed to validate master::Call: Expecting '%s' to be present", name)
 }
 
 // answer writes a response; nil is an empty one.
@@ -73,10 +99,16 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 			MasterInfo: s.self, StartTime: at, ElectedTime: at,
 		}}, nil
 	case masterv1.Call_TEARDOWN:
-		if c.Teardown == nil {
-			return nil, failf(http.StatusBadRequest, "Failed to validate master::Call: Expecting 'teardown' to be present")
-		}
 		return nil, s.end(r, c.Teardown.FrameworkId.GetValue())
+	}
+	if agent, op := operatorChange(c); op != nil {
+		return nil, s.operateOn(r, agent, op)
+	}
+	if taken, err := s.operateSetting(r.Context(), c); taken {
+		return nil, err
+	}
+	if taken, err := s.operateAgents(r.Context(), c); taken {
+		return nil, err
 	}
 	return s.operateOnSnapshot(r, c.GetType())
 }
@@ -107,15 +139,18 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*master.Snapshot) (
 			out, err := getTasks(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_TASKS.Enum(), GetTasks: out}, err
 		},
-		masterv1.Call_GET_EXECUTORS: func(*master.Snapshot) (*masterv1.Response, error) {
-			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: &masterv1.Response_GetExecutors{}}, nil
+		masterv1.Call_GET_EXECUTORS: func(snap *master.Snapshot) (*masterv1.Response, error) {
+			out, err := getExecutors(snap)
+			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: out}, err
 		},
-		masterv1.Call_GET_OPERATIONS: func(*master.Snapshot) (*masterv1.Response, error) {
-			return &masterv1.Response{Type: masterv1.Response_GET_OPERATIONS.Enum(), GetOperations: &masterv1.Response_GetOperations{}}, nil
-		},
-		masterv1.Call_GET_ROLES:   getRoles,
-		masterv1.Call_GET_STATE:   s.getState,
-		masterv1.Call_GET_METRICS: s.getMetrics,
+		masterv1.Call_GET_OPERATIONS:           getOperations,
+		masterv1.Call_GET_ROLES:                getRoles,
+		masterv1.Call_GET_MAINTENANCE_SCHEDULE: getSchedule,
+		masterv1.Call_GET_MAINTENANCE_STATUS:   getMaintenance,
+		masterv1.Call_GET_QUOTA:                getQuota,
+		masterv1.Call_GET_WEIGHTS:              getWeights,
+		masterv1.Call_GET_STATE:                s.getState,
+		masterv1.Call_GET_METRICS:              s.getMetrics,
 	}
 }
 
@@ -172,25 +207,31 @@ func mesosDuration(d time.Duration) string {
 func (s *Server) getAgents(snap *master.Snapshot) *masterv1.Response_GetAgents {
 	out := &masterv1.Response_GetAgents{}
 	for i := range snap.Agents {
-		a := &snap.Agents[i]
-		x := &masterv1.Response_GetAgents_Agent{
-			AgentInfo: agentMessage(&a.AgentInfo), Active: &a.Connected, Deactivated: new(false), Version: &a.Version, Pid: &a.PID,
-			RegisteredTime: timeInfo(a.Registered), TotalResources: convert.ResourcesTo(a.Resources, convert.Both),
-			AllocatedResources: convert.ResourcesTo(a.Used, convert.Both), OfferedResources: convert.ResourcesTo(a.Offered, convert.Both),
-		}
-		if !a.Reregister.IsZero() {
-			x.ReregisteredTime = timeInfo(a.Reregister)
-		}
-		for _, name := range a.CapabilityNames {
-			c := mesosv1.AgentInfo_Capability_Type(mesosv1.AgentInfo_Capability_Type_value[name])
-			x.Capabilities = append(x.Capabilities, &mesosv1.AgentInfo_Capability{Type: &c})
-		}
-		out.Agents = append(out.Agents, x)
+		out.Agents = append(out.Agents, agentEntry(&snap.Agents[i]))
 	}
 	for i := range snap.Recovered {
 		out.RecoveredAgents = append(out.RecoveredAgents, agentMessage(&snap.Recovered[i]))
 	}
 	return out
+}
+
+func agentEntry(a *master.AgentView) *masterv1.Response_GetAgents_Agent {
+	x := &masterv1.Response_GetAgents_Agent{
+		AgentInfo: agentMessage(&a.AgentInfo), Active: new(a.Active()), Deactivated: new(a.Marks.Deactivated || a.Marks.Drain != nil), DrainInfo: drainInfo(a.Marks.Drain), Version: &a.Version, Pid: &a.PID,
+		RegisteredTime: timeInfo(a.Registered), TotalResources: convert.ResourcesTo(a.Resources, convert.Both),
+		AllocatedResources: convert.ResourcesTo(a.Used, convert.Both), OfferedResources: convert.ResourcesTo(a.Offered, convert.Both),
+	}
+	if a.Marks.Drain != nil {
+		x.EstimatedDrainStartTime = timeInfo(a.Marks.Drain.Since)
+	}
+	if !a.Reregister.IsZero() {
+		x.ReregisteredTime = timeInfo(a.Reregister)
+	}
+	for _, name := range a.CapabilityNames {
+		c := mesosv1.AgentInfo_Capability_Type(mesosv1.AgentInfo_Capability_Type_value[name])
+		x.Capabilities = append(x.Capabilities, &mesosv1.AgentInfo_Capability{Type: &c})
+	}
+	return x
 }
 
 // agentMessage is an agent's own description with its ID.
@@ -302,9 +343,26 @@ func (s *Server) getState(snap *master.Snapshot) (*masterv1.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	executors, err := getExecutors(snap)
+	if err != nil {
+		return nil, err
+	}
 	return &masterv1.Response{Type: masterv1.Response_GET_STATE.Enum(), GetState: &masterv1.Response_GetState{
-		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(snap), GetExecutors: &masterv1.Response_GetExecutors{},
+		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(snap), GetExecutors: executors,
 	}}, nil
+}
+
+func getExecutors(snap *master.Snapshot) (*masterv1.Response_GetExecutors, error) {
+	out := &masterv1.Response_GetExecutors{}
+	for _, e := range snap.Executors {
+		info := &mesosv1.ExecutorInfo{}
+		if err := proto.Unmarshal(e.Origin, info); err != nil {
+			return nil, err
+		}
+		info.FrameworkId = &mesosv1.FrameworkID{Value: &e.Framework}
+		out.Executors = append(out.Executors, &masterv1.Response_GetExecutors_Executor{ExecutorInfo: info, AgentId: &mesosv1.AgentID{Value: &e.Agent}})
+	}
+	return out, nil
 }
 
 func getRoles(snap *master.Snapshot) (*masterv1.Response, error) {

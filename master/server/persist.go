@@ -12,6 +12,20 @@ import (
 // agentPrefix is where the admitted agents are kept, by ID.
 const agentPrefix = "master/agent/"
 
+// storeOp is what an effect makes durable; ok is false for those that leave the
+// master.
+func storeOp(e master.Effect) (op store.Op, ok bool, err error) {
+	switch e := e.(type) {
+	case master.Persist:
+		op, err = agentOp(e)
+		return op, true, err
+	case master.Save:
+		op, err = settingOp(e)
+		return op, true, err
+	}
+	return op, false, nil
+}
+
 func agentOp(p master.Persist) (store.Op, error) {
 	op := store.Op{Key: agentPrefix + p.ID}
 	if p.Agent == nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/mesopool/mesopool/master"
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 )
 
 // routes finds a request's handler. Paths come bare or below /master, with or
@@ -21,8 +22,8 @@ func (s *Server) routes() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := plainPath(r.URL.Path)
 		h := handlers[path]
-		if dir, _, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); h == nil && ok && dir == "slaves" {
-			h = handlers["/slaves"]
+		if dir, _, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); h == nil && ok && (dir == "slaves" || dir == "quota") {
+			h = handlers["/"+dir]
 		}
 		switch {
 		case strings.Contains(r.URL.Path, "/.."):
@@ -39,21 +40,31 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) handlers() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
-		"/api/v1/scheduler": s.scheduler,
-		"/api/v1":           s.operator,
-		"/health":           withCORS(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
-		"/redirect":         s.redirect,
-		"/teardown":         s.teardown,
-		"/metrics":          s.prometheus().ServeHTTP,
-		"/metrics/snapshot": s.read(s.writeMetrics),
-		"/version":          s.read(s.writeVersion),
-		"/flags":            s.read(s.writeFlagsOnly),
-		"/state":            s.read(s.writeState),
-		"/state-summary":    s.read(s.writeStateSummary),
-		"/slaves":           s.read(s.writeSlaves),
-		"/frameworks":       s.read(s.writeFrameworksOnly),
-		"/tasks":            s.read(s.writeTaskList),
-		"/roles":            s.read(s.writeRoles),
+		"/api/v1/scheduler":     s.scheduler,
+		"/api/v1":               s.operator,
+		"/health":               withCORS(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }),
+		"/redirect":             s.redirect,
+		"/teardown":             s.teardown,
+		"/machine/down":         s.machine(startCommand),
+		"/machine/up":           s.machine(stopCommand),
+		"/maintenance/schedule": s.schedule,
+		"/maintenance/status":   s.read(func(j *jsonWriter, q *query) { j.element(statusMessageOf(q.snap)) }),
+		"/quota":                s.quota,
+		"/weights":              s.weights,
+		"/reserve":              s.olderOperation(mesosv1.Offer_Operation_RESERVE, "resources"),
+		"/unreserve":            s.olderOperation(mesosv1.Offer_Operation_UNRESERVE, "resources"),
+		"/create-volumes":       s.olderOperation(mesosv1.Offer_Operation_CREATE, "volumes"),
+		"/destroy-volumes":      s.olderOperation(mesosv1.Offer_Operation_DESTROY, "volumes"),
+		"/metrics":              s.prometheus().ServeHTTP,
+		"/metrics/snapshot":     s.read(s.writeMetrics),
+		"/version":              s.read(s.writeVersion),
+		"/flags":                s.read(s.writeFlagsOnly),
+		"/state":                s.read(s.writeState),
+		"/state-summary":        s.read(s.writeStateSummary),
+		"/slaves":               s.read(s.writeSlaves),
+		"/frameworks":           s.read(s.writeFrameworksOnly),
+		"/tasks":                s.read(s.writeTaskList),
+		"/roles":                s.read(s.writeRoles),
 	}
 }
 
@@ -97,6 +108,13 @@ func (s *Server) read(write func(*jsonWriter, *query)) http.HandlerFunc {
 		if err != nil {
 			answerError(w, err)
 			return
+		}
+		if tag := s.tag(q.snap); tag != "" && plainPath(r.URL.Path) != "/metrics/snapshot" {
+			w.Header().Set("Etag", tag)
+			if r.Header.Get("If-None-Match") == tag {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
 		}
 		j := newJSONWriter(w, r)
 		callback := q.values.Get("jsonp")

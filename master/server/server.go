@@ -26,12 +26,13 @@ type Server struct {
 	self    *mesosv1.MasterInfo
 	started time.Time
 
-	inbox    *loop.Inbox[any] // master.Command, request or func(*master.Core)
-	stopped  chan struct{}
-	registry registry
-	agents   agentTable
-	snapshot snapshotCache
-	tally    tally
+	inbox     *loop.Inbox[any] // master.Command, request or func(*master.Core)
+	stopped   chan struct{}
+	registry  registry
+	agents    agentTable
+	observers observers
+	snapshot  snapshotCache
+	tally     tally
 }
 
 // New returns a server that has not started.
@@ -80,10 +81,14 @@ func (s *Server) recover(ctx context.Context, core *master.Core) error {
 	if err != nil {
 		return err
 	}
-	batch := make([]any, len(agents))
+	settings, err := loadSettings(ctx, s.cfg.Store)
+	if err != nil {
+		return err
+	}
+	batch := []any{settings}
 	for i := range agents {
 		s.registry.setAgent(&agents[i])
-		batch[i] = master.Recover{Agent: agents[i]}
+		batch = append(batch, master.Recover{Agent: agents[i]})
 	}
 	s.log.Info("recovered", "agents", len(agents), "master", s.cfg.ID)
 	return s.batch(ctx, core, batch)
@@ -204,7 +209,9 @@ func (s *Server) applyOne(core *master.Core, now time.Time, cmd master.Command, 
 	var err error
 	r.fx, err = core.Apply(now, cmd, r.fx)
 	r.touched = append(r.touched, frameworksOf(cmd)...)
-	s.snapshot.changed()
+	if _, pong := cmd.(master.Pong); !pong { // readers see nothing of it
+		s.snapshot.changed()
+	}
 	if err != nil {
 		s.log.Debug("not done", "command", fmt.Sprintf("%T", cmd), "because", err)
 	}
@@ -232,11 +239,11 @@ func frameworksOf(cmd master.Command) []string {
 func (s *Server) commit(ctx context.Context, fx []master.Effect) error {
 	var ops []store.Op
 	for _, e := range fx {
-		if p, ok := e.(master.Persist); ok {
-			op, err := agentOp(p)
-			if err != nil {
-				return err
-			}
+		op, ok, err := storeOp(e)
+		if err != nil {
+			return err
+		}
+		if ok {
 			ops = append(ops, op)
 		}
 	}
@@ -244,7 +251,7 @@ func (s *Server) commit(ctx context.Context, fx []master.Effect) error {
 		return nil
 	}
 	if err := s.cfg.Store.Commit(ctx, ops); err != nil {
-		return fmt.Errorf("server: the agents could not be saved, so nothing was done: %w", err)
+		return fmt.Errorf("server: the changes could not be saved, so nothing was done: %w", err)
 	}
 	return nil
 }
@@ -257,6 +264,8 @@ func (s *Server) dispatch(e master.Effect) {
 		s.agents.send(e, s.log, s.pingTimeout())
 	case master.CloseStream:
 		s.registry.closeStream(e.Stream)
+	case master.Noted:
+		s.observers.tell(e.Note)
 	case master.Persist:
 		s.registry.persisted(e)
 	case master.Watch:
@@ -277,6 +286,7 @@ type snapshotCache struct {
 	of   uint64 // the version that last shows
 	at   time.Time
 	cost time.Duration // for which it held up the loop
+	tag  uint64        // names last, for readers who have it already
 }
 
 // snapshotAge is how old a snapshot may be while things change. Of a cluster so
@@ -289,6 +299,13 @@ const (
 
 func (c *snapshotCache) fresh(version uint64) bool {
 	return c.last != nil && (c.of == version || time.Since(c.at) < max(snapshotAge, snapshotPart*c.cost))
+}
+
+// expire makes the next reader see what an operator has just done.
+func (c *snapshotCache) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = nil
 }
 
 func (c *snapshotCache) changed() { c.version.Add(1) }
@@ -314,5 +331,17 @@ func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
 	}
 	snap.Sort()
 	c.last, c.of, c.at = snap, version, time.Now()
+	c.tag++
 	return snap, nil
+}
+
+// tag names a snapshot that is still the newest, "" for others.
+func (s *Server) tag(snap *master.Snapshot) string {
+	c := &s.snapshot
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last != snap {
+		return ""
+	}
+	return fmt.Sprintf(`W/"%s-%d"`, s.cfg.ID, c.tag)
 }

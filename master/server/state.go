@@ -42,7 +42,7 @@ func (s *Server) writeSelf(j *jsonWriter, snap *master.Snapshot) {
 	j.texts("capabilities", []string{"AGENT_UPDATE", "AGENT_DRAINING", "QUOTA_V2"})
 	active := 0
 	for i := range snap.Agents {
-		if snap.Agents[i].Connected {
+		if snap.Agents[i].Active() {
 			active++
 		}
 	}
@@ -172,8 +172,12 @@ func (s *Server) writeAgent(j *jsonWriter, a *master.AgentView, full bool) {
 		}
 	})
 	writeAmounts(j, "unreserved_resources", a.Resources.Unreserved())
-	j.bool("active", a.Connected)
-	j.bool("deactivated", false)
+	j.bool("active", a.Active())
+	j.bool("deactivated", a.Marks.Deactivated || a.Marks.Drain != nil)
+	if d := a.Marks.Drain; d != nil {
+		j.message("drain_info", drainInfo(d))
+		j.time("estimated_drain_start_time", d.Since)
+	}
 	j.member("version", a.Version)
 	j.texts("capabilities", a.CapabilityNames)
 	if full {
@@ -279,6 +283,9 @@ func usedBy(f *master.FrameworkView) resources.Resources {
 			used = used.Add(t.Resources...)
 		}
 	}
+	for _, e := range f.Executors {
+		used = used.Add(e.Resources...)
+	}
 	return used
 }
 
@@ -339,7 +346,11 @@ func writeFramework(j *jsonWriter, f *master.FrameworkView) {
 	writeTasks(j, "completed_tasks", f.Done)
 	writeOffers(j, f)
 	j.key("executors")
-	j.array(func() {})
+	j.array(func() {
+		for _, e := range f.Executors {
+			j.object(func() { writeExecutor(j, e) })
+		}
+	})
 	if !f.Reregister.IsZero() {
 		j.time("reregistered_time", f.Reregister)
 	}
@@ -348,6 +359,20 @@ func writeFramework(j *jsonWriter, f *master.FrameworkView) {
 	}
 	j.key("offer_constraints")
 	j.object(func() {})
+}
+
+// writeExecutor prints an executor as its framework described it.
+func writeExecutor(j *jsonWriter, e *master.Executor) {
+	info := &mesosv1.ExecutorInfo{}
+	if proto.Unmarshal(e.Origin, info) != nil {
+		return
+	}
+	j.member("executor_id", e.ID)
+	j.member("name", info.GetName())
+	j.member("framework_id", e.Framework)
+	j.message("command", info.GetCommand())
+	writeAmounts(j, "resources", e.Resources)
+	j.member("slave_id", e.Agent)
 }
 
 func writeLabels(j *jsonWriter, l *mesosv1.Labels) {
@@ -569,11 +594,14 @@ func (s *Server) writeRoles(j *jsonWriter, q *query) {
 }
 
 func writeRole(j *jsonWriter, snap *master.Snapshot, r *master.RoleView) {
-	var offered, used resources.Resources
+	var offered, used, reserved resources.Resources
 	for i := range snap.Agents {
 		inRole := func(x *resources.Resource) bool { return x.Role == r.Name }
 		offered = offered.Add(snap.Agents[i].Offered.Filter(inRole)...)
 		used = used.Add(snap.Agents[i].Used.Filter(inRole)...)
+		reserved = reserved.Add(snap.Agents[i].Resources.Filter(func(x *resources.Resource) bool {
+			return len(x.Reservations) > 0 && x.ReservedTo() == r.Name
+		})...)
 	}
 	j.member("name", r.Name)
 	j.float("weight", r.Weight)
@@ -581,14 +609,28 @@ func writeRole(j *jsonWriter, snap *master.Snapshot, r *master.RoleView) {
 	writeAmounts(j, "resources", used.Add(offered...))
 	writeAmounts(j, "allocated", used)
 	writeAmounts(j, "offered", offered)
-	writeAmounts(j, "reserved", nil)
+	writeAmounts(j, "reserved", reserved)
 	j.key("quota")
+	j.object(func() { writeRoleQuota(j, snap, r.Name) })
+}
+
+func writeRoleQuota(j *jsonWriter, snap *master.Snapshot, role string) {
+	j.member("role", role)
+	writeAmounts(j, "consumed", snap.Consumed[role].Resources())
+	var q master.Quota
+	if i := slices.IndexFunc(snap.Quotas, func(q master.Quota) bool { return q.Role == role }); i >= 0 {
+		q = snap.Quotas[i]
+	}
+	j.key("guarantee")
 	j.object(func() {
-		j.member("role", r.Name)
-		writeAmounts(j, "consumed", used)
-		j.key("guarantee")
-		j.object(func() {})
-		j.key("limit")
-		j.object(func() {})
+		for _, x := range q.Guarantees {
+			j.float(x.Name, x.Amount.Float())
+		}
+	})
+	j.key("limit")
+	j.object(func() {
+		for _, name := range sortedKeys(q.Limits) {
+			j.float(name, q.Limits[name].Float())
+		}
 	})
 }

@@ -340,7 +340,7 @@ func TestOperatorCodes(t *testing.T) {
 		{"no content type", "{}", nil, 400, "Expecting 'Content-Type' to be present"},
 		{"no type", `{"type":"NOPE"}`, []string{"Content-Type", typeJSON}, 400, "Failed to validate master::Call: Expecting 'type' to be present"},
 		{"nothing acceptable", `{"type":"GET_HEALTH"}`, []string{"Content-Type", typeJSON, "Accept", "text/html"}, 406, "Expecting 'Accept' to allow"},
-		{"later", `{"type":"GET_QUOTA"}`, []string{"Content-Type", typeJSON}, 501, "This master does not have the call GET_QUOTA"},
+		{"later", `{"type":"READ_LOG"}`, []string{"Content-Type", typeJSON}, 501, "This master does not have the call READ_LOG"},
 		{"teardown of nothing", `{"type":"TEARDOWN"}`, []string{"Content-Type", typeJSON}, 400, "Expecting 'teardown' to be present"},
 		{"teardown of nobody", `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"x"}}}`, []string{"Content-Type", typeJSON}, 400, "No framework found"},
 		{"teardown", `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"` + c.framework + `"}}}`, []string{"Content-Type", typeJSON}, 200, ""},
@@ -351,4 +351,22 @@ func TestOperatorCodes(t *testing.T) {
 		}
 	}
 	c.until(t, "both frameworks over", func(s *master.Snapshot) bool { return len(s.Frameworks) == 0 && len(s.Completed) == 2 })
+}
+
+// TestNotModified: a reader who has the newest state does not get it again.
+func TestNotModified(t *testing.T) {
+	m := startMaster(t, "", nil)
+	m.until(t, "anything", func(*master.Snapshot) bool { return true })
+	resp, _ := m.get(t, "/state")
+	tag := resp.Header.Get("Etag")
+	if resp, text := m.get(t, "/state", "If-None-Match", tag); tag == "" || resp.StatusCode != http.StatusNotModified || text != "" {
+		t.Errorf("with the tag %s: %s %q", tag, resp.Status, text)
+	}
+	resp, _ = m.ask(t, http.MethodPut, "/weights", `[{"role":"b","weight":3}]`)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	if resp, text := m.get(t, "/state", "If-None-Match", tag); resp.StatusCode != http.StatusOK || text == "" {
+		t.Errorf("after a change: %s %q", resp.Status, text)
+	}
 }

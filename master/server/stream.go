@@ -113,7 +113,8 @@ const writeLimit = time.Minute
 
 // serveStream writes events until the stream or its reader ends.
 func (s *Server) serveStream(ctx context.Context, w http.ResponseWriter, st *stream) {
-	why := s.pump(ctx, &streamWriter{w: w, control: http.NewResponseController(w), json: st.json}, st)
+	out := &streamWriter{w: w, control: http.NewResponseController(w), json: st.json}
+	why := s.pump(ctx, out, st, &encoder{s: s, st: st, out: out})
 	framework := st.leave()
 	s.registry.disconnect(st)
 	if framework != "" {
@@ -122,14 +123,19 @@ func (s *Server) serveStream(ctx context.Context, w http.ResponseWriter, st *str
 	s.log.Info("event stream ended", "framework", framework, "name", st.info.Load().Name, "because", why)
 }
 
-func (s *Server) pump(ctx context.Context, w *streamWriter, st *stream) string {
+// eventWriter encodes the events of one kind of stream.
+type eventWriter interface {
+	event(any)
+	heartbeat()
+}
+
+func (s *Server) pump(ctx context.Context, w *streamWriter, st *stream, enc eventWriter) string {
 	heartbeat := time.NewTicker(s.cfg.Heartbeat)
 	defer heartbeat.Stop()
-	enc := &encoder{s: s, st: st, out: w}
 	for {
 		select {
 		case <-ctx.Done():
-			return "the framework closed the connection"
+			return "the reader closed the connection"
 		case <-s.stopped:
 			return "the master stops"
 		case <-heartbeat.C:
@@ -138,7 +144,7 @@ func (s *Server) pump(ctx context.Context, w *streamWriter, st *stream) string {
 		}
 		events, ended, overflow := st.take()
 		if overflow {
-			s.log.Warn("a framework reads its events too slowly and is cut off", "framework", st.framework, "name", st.info.Load().Name, "limit_bytes", st.max)
+			s.log.Warn("a reader of events is too slow and is cut off", "framework", st.framework, "name", st.info.Load().Name, "limit_bytes", st.max)
 			return "it read too slowly"
 		}
 		for _, e := range events {

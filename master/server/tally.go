@@ -9,9 +9,10 @@ import (
 
 // tally counts what goes through the shell and the core does not see.
 type tally struct {
-	dropped  atomic.Uint64 // messages of agents that were not valid
-	messages [messageKinds]atomic.Uint64
-	calls    [callKinds]atomic.Uint64
+	dropped   atomic.Uint64 // messages of agents that were not valid
+	observers atomic.Int64  // operators that watch
+	messages  [messageKinds]atomic.Uint64
+	calls     [callKinds]atomic.Uint64
 
 	mu         sync.Mutex
 	frameworks map[string]*frameworkTally

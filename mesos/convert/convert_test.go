@@ -192,7 +192,6 @@ func TestSpecRefuses(t *testing.T) {
 		return &mesosv1.TaskInfo{Container: &mesosv1.ContainerInfo{Type: mesosv1.ContainerInfo_DOCKER.Enum(), Volumes: []*mesosv1.Volume{v}}}
 	}
 	for want, in := range map[string]*mesosv1.TaskInfo{
-		"custom executors":              {Executor: &mesosv1.ExecutorInfo{}},
 		"volume 0 (/x): host path or":   volume(&mesosv1.Volume{ContainerPath: new("/x")}),
 		"SANDBOX_PATH are not":          volume(&mesosv1.Volume{ContainerPath: new("/x"), Source: &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_SANDBOX_PATH.Enum()}}),
 		"limit of mem":                  {Limits: map[string]*mesosv1.Value_Scalar{"mem": {Value: new(-1.0)}}},

@@ -24,9 +24,6 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	if s.Resources, err = Resources(t.Resources); err != nil {
 		return s, err
 	}
-	if t.Executor != nil {
-		return s, errors.New("custom executors are not supported by this agent; give the task a command or a container instead")
-	}
 	if s.Limits, err = limits(t.Limits); err != nil {
 		return s, err
 	}
@@ -36,10 +33,8 @@ func Spec(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 	if err := readContainer(&s, t.GetContainer()); err != nil {
 		return s, err
 	}
-	for i := range s.Resources {
-		if d := s.Resources[i].Disk; d != nil && d.Source != "" {
-			return s, errors.New("disks with a source (a path, a mount, a block device) are not supported by this agent")
-		}
+	if err := noSource(&s); err != nil {
+		return s, err
 	}
 	s.Labels = Labels(t.GetLabels())
 	s.Discovery = discovery(t.GetDiscovery())
@@ -68,6 +63,66 @@ func GroupTask(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
 		err = errors.New("a task of a group has the host name of its executor; give that one the name " + s.Hostname)
 	}
 	return s, err
+}
+
+// HostedTask reads what the agent must know of a task that its framework's own
+// executor runs; all else is between the two.
+func HostedTask(framework string, t *mesosv1.TaskInfo) (task.Spec, error) {
+	s := task.Spec{
+		Key: task.Key{Framework: framework, ID: t.GetTaskId().GetValue()}, Name: t.GetName(), Pod: t.GetExecutor().GetExecutorId().GetValue(), Custom: true,
+		Labels: Labels(t.GetLabels()), Discovery: discovery(t.GetDiscovery()),
+	}
+	var err error
+	if s.Resources, err = Resources(t.Resources); err != nil {
+		return s, err
+	}
+	for i := range s.Resources {
+		if s.Resources[i].Disk != nil {
+			return s, errors.New("a volume of a task cannot be brought into its executor, which runs already; give it to the executor")
+		}
+	}
+	if k := t.GetKillPolicy().GetGracePeriod(); k != nil {
+		s.KillGrace = new(time.Duration(k.GetNanoseconds()))
+	}
+	return s, nil
+}
+
+// Executor reads what the container of a framework's own executor should be.
+// Its tasks come and go, so its memory has no bound.
+func Executor(framework string, e *mesosv1.ExecutorInfo) (task.Spec, error) {
+	id := e.GetExecutorId().GetValue()
+	s := task.Spec{
+		Key: task.Key{Framework: framework, ID: task.PodID(id)}, Pod: id, Custom: true, Name: cmp.Or(e.GetName(), "executor"), Labels: Labels(e.GetLabels()),
+		Limits: resources.NewScalars(resources.Scalar{Name: "mem", Amount: resources.MaxMilli}),
+	}
+	if id == "" || e.GetType() == mesosv1.ExecutorInfo_DEFAULT || e.GetCommand() == nil {
+		return s, fmt.Errorf("the executor must have an ID, a command and the type CUSTOM; this one is %v", e.GetType())
+	}
+	var err error
+	if s.Resources, err = Resources(e.Resources); err != nil {
+		return s, fmt.Errorf("the executor's %w", err)
+	}
+	if err := noSource(&s); err != nil {
+		return s, err
+	}
+	if err := readCommand(&s, e.GetCommand()); err != nil {
+		return s, err
+	}
+	if g := e.GetShutdownGracePeriod(); g != nil {
+		s.KillGrace = new(time.Duration(g.GetNanoseconds()))
+	}
+	s.Discovery = discovery(e.GetDiscovery())
+	return s, readContainer(&s, e.GetContainer())
+}
+
+// noSource refuses disks that this agent does not have.
+func noSource(s *task.Spec) error {
+	for i := range s.Resources {
+		if d := s.Resources[i].Disk; d != nil && d.Source != "" {
+			return errors.New("disks with a source (a path, a mount, a block device) are not supported by this agent")
+		}
+	}
+	return nil
 }
 
 // Pod reads what the container should be that holds the network of a default

@@ -4,6 +4,8 @@ import (
 	"math"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/task"
 )
@@ -49,6 +51,39 @@ func TaskStatus(id, agent string, s *task.Status) *mesosv1.TaskStatus {
 		t.Uuid = s.UUID[:]
 	}
 	return t
+}
+
+// ToldStatus writes a status that an executor has told: in its own words, but
+// for what the agent knows better (slave.cpp, statusUpdate).
+func ToldStatus(id, agent string, s *task.Status) *mesosv1.TaskStatus {
+	ours, out := TaskStatus(id, agent, s), &mesosv1.TaskStatus{}
+	if len(s.Origin) == 0 || proto.Unmarshal(s.Origin, out) != nil {
+		return ours
+	}
+	out.TaskId, out.AgentId, out.State, out.Source, out.Timestamp = ours.TaskId, ours.AgentId, ours.State, ours.Source, ours.Timestamp
+	out.Uuid, out.Data, out.Reason = ours.Uuid, ours.Data, ours.Reason
+	switch k := ours.ContainerStatus; {
+	case k == nil:
+	case out.ContainerStatus == nil:
+		out.ContainerStatus = k
+	default:
+		out.ContainerStatus.ContainerId = k.ContainerId
+		if len(out.ContainerStatus.NetworkInfos) == 0 {
+			out.ContainerStatus.NetworkInfos = k.NetworkInfos
+		}
+	}
+	return out
+}
+
+// FromExecutor reads a status that an executor tells; its own words are kept.
+func FromExecutor(t *mesosv1.TaskStatus) (task.Status, error) {
+	s := Status(t)
+	s.Container, s.Source = nil, task.SourceExecutor
+	own := proto.CloneOf(t)
+	own.Data, own.Uuid = nil, nil
+	var err error
+	s.Origin, err = proto.Marshal(own)
+	return s, err
 }
 
 func containerStatusTo(c *task.ContainerStatus) *mesosv1.ContainerStatus {

@@ -14,7 +14,7 @@ import (
 const (
 	idleTime  = 5 * time.Second // an idle connection without links is closed
 	drainTime = time.Second     // for the last messages of a node that stops
-	keepSize  = 4 << 20         // larger buffers are not used again
+	keepSize  = 16 << 20        // larger buffers are not used again
 )
 
 var (

@@ -117,14 +117,12 @@ func refusedTasks() map[string]*mesosv1.TaskInfo {
 		Name: new("PW"), Type: mesosv1.Environment_Variable_SECRET.Enum(),
 		Secret: &mesosv1.Secret{Type: mesosv1.Secret_REFERENCE.Enum(), Reference: &mesosv1.Secret_Reference{Name: new("pw")}},
 	}}}}}
-	executor := &mesosv1.TaskInfo{Executor: &mesosv1.ExecutorInfo{Type: mesosv1.ExecutorInfo_CUSTOM.Enum(), Command: &mesosv1.CommandInfo{}}}
 	host, sandbox, csi := source(mesosv1.Volume_Source_HOST_PATH), source(mesosv1.Volume_Source_SANDBOX_PATH), source(mesosv1.Volume_Source_CSI_VOLUME)
 	disk := &mesosv1.TaskInfo{Resources: []*mesosv1.Resource{{
 		Name: new("disk"), Type: mesosv1.Value_SCALAR.Enum(), Scalar: &mesosv1.Value_Scalar{Value: new(1.0)},
 		Disk: &mesosv1.Resource_DiskInfo{Source: &mesosv1.Resource_DiskInfo_Source{Type: mesosv1.Resource_DiskInfo_Source_MOUNT.Enum()}},
 	}}}
 	return map[string]*mesosv1.TaskInfo{
-		"TaskInfo.executor": executor, "ExecutorInfo.command": executor,
 		"Secret.reference": secret, "Secret.Reference.name": secret, "Secret.Reference.key": secret,
 		"Image.appc": appc, "Image.Appc.name": appc, "Image.Appc.id": appc, "Image.Appc.labels": appc,
 		"Image.Docker.credential": credential, "Credential.principal": credential, "Credential.secret": credential,

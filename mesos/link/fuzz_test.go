@@ -73,7 +73,7 @@ func FuzzReceive(f *testing.F) {
 		if kept := l.checkpointed(); !l.Total().Contains(kept.Stripped()) {
 			t.Errorf("%s is kept of %s", kept, l.Total())
 		}
-		if err := l.sendRegistration(context.Background()); err != nil {
+		if _, err := l.sendRegistration(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})

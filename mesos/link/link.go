@@ -50,6 +50,9 @@ type Config struct {
 	RemoveVolume func(ctx context.Context, role, id string) error
 
 	Shutdown ShutdownPolicy // what a master's order to end does
+
+	ExecutorGrace time.Duration // what executors without a grace of their own are told; 0: 5s
+	Recovery      time.Duration // how long executors wait for the agent; 0: 15min
 }
 
 // Link is the agent's connection to its master.
@@ -93,6 +96,7 @@ func New(cfg Config) *Link {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	cfg.ExecutorGrace, cfg.Recovery = cmp.Or(cfg.ExecutorGrace, 5*time.Second), cmp.Or(cfg.Recovery, 15*time.Minute)
 	return &Link{
 		cfg: cfg, log: cfg.Log, events: make(chan any, 64), silence: 75 * time.Second, version: newVersion(), patient: 5 * time.Second,
 		ledger: newLedger(), resendMin: 10 * time.Second, resendMax: 10 * time.Minute,
@@ -258,10 +262,11 @@ func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 		} else if !ok {
 			continue
 		}
-		if err := l.sendRegistration(ctx); err != nil {
+		tasks, err := l.sendRegistration(ctx)
+		if err != nil {
 			return master, err
 		}
-		wait := most/2 + mathrand.N(most/2)
+		wait := most/2 + mathrand.N(most/2) + time.Duration(tasks)*perTask
 		most = min(2*most, time.Minute)
 		answer, err := l.awaitRegistered(ctx, wait)
 		switch {
@@ -274,6 +279,10 @@ func (l *Link) register(ctx context.Context) (libprocess.UPID, error) {
 		}
 	}
 }
+
+// perTask is how much longer a master may take to answer for each task that it
+// is told: to tell it all again meanwhile would keep it from ever getting there.
+const perTask = 100 * time.Microsecond
 
 // follow believes from now on what this master says.
 func (l *Link) follow(master libprocess.UPID) {
@@ -411,7 +420,7 @@ func (l *Link) Report(r agent.Report) {
 	if !ok {
 		return
 	}
-	status := convert.TaskStatus(r.Key.ID, id, &r.Status)
+	status := convert.ToldStatus(r.Key.ID, id, &r.Status)
 	status.ExecutorId = &mesosv1.ExecutorID{Value: new(cmp.Or(r.Executor, r.Key.ID))}
 	l.send(&messages.StatusUpdateMessage{
 		Update: &messages.StatusUpdate{
@@ -427,6 +436,14 @@ func (l *Link) Report(r agent.Report) {
 func (l *Link) ExecutorGone(e agent.ExecutorGone) {
 	l.send(&messages.ExitedExecutorMessage{
 		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: &mesosv1.FrameworkID{Value: &e.Framework},
-		ExecutorId: &mesosv1.ExecutorID{Value: &e.Executor}, Status: new(int32(0)),
+		ExecutorId: &mesosv1.ExecutorID{Value: &e.Executor}, Status: &e.Status,
+	})
+}
+
+// ExecutorMessage implements agent.Link; the master passes it on.
+func (l *Link) ExecutorMessage(e agent.ExecutorMessage) {
+	l.send(&messages.ExecutorToFrameworkMessage{
+		SlaveId: &mesosv1.AgentID{Value: new(l.AgentID())}, FrameworkId: &mesosv1.FrameworkID{Value: &e.Framework},
+		ExecutorId: &mesosv1.ExecutorID{Value: &e.Executor}, Data: e.Data,
 	})
 }

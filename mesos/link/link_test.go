@@ -258,8 +258,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		"executor": {func(m *messages.RunTaskMessage) {
 			m.Task.Command = nil
-			m.Task.Executor = &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("e1")}, Command: &mesosv1.CommandInfo{Value: new("x")}}
-		}, "custom executors"},
+			m.Task.Executor = &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("e1")}, Type: mesosv1.ExecutorInfo_DEFAULT.Enum()}
+		}, "the type CUSTOM"},
 		"host volume":    {volume(&mesosv1.Volume{ContainerPath: new("/data"), HostPath: new("/srv")}), "the host path /srv"},
 		"sandbox volume": {volume(&mesosv1.Volume{ContainerPath: new("/data"), HostPath: new("data")}), "the host path data"},
 		"nowhere volume": {volume(&mesosv1.Volume{ContainerPath: new("/data")}), "volume source is required"},
@@ -484,7 +484,7 @@ func TestReregistrationWithPods(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all.Executors = []*task.Spec{{Key: task.Key{Framework: "f1", ID: task.PodID("pod")}, Pod: "pod", Origin: origin}}
+	all.Executors = []agent.Executor{{Spec: &task.Spec{Key: task.Key{Framework: "f1", ID: task.PodID("pod")}, Pod: "pod", Origin: origin}}}
 	e.setRoster(all)
 	e.sendAs("slave-observer(1)", &messages.PingSlaveMessage{Connected: new(false)})
 	m, _ := expect(e.master, &messages.ReregisterSlaveMessage{})

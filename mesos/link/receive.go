@@ -49,6 +49,8 @@ func (l *Link) receiveFromMaster(m libprocess.Message) {
 		decode(l, m, new(messages.SlaveReregisteredMessage), l.slaveReregistered)
 	case "mesos.internal.RunTaskGroupMessage":
 		decode(l, m, new(messages.RunTaskGroupMessage), l.runTaskGroup)
+	case "mesos.internal.FrameworkToExecutorMessage":
+		decode(l, m, new(messages.FrameworkToExecutorMessage), l.frameworkMessage)
 	case "mesos.internal.ShutdownExecutorMessage":
 		decode(l, m, new(messages.ShutdownExecutorMessage), l.shutdownExecutor)
 	case "mesos.internal.ShutdownFrameworkMessage":
@@ -171,13 +173,16 @@ func (l *Link) runTask(m *messages.RunTaskMessage) {
 		l.log.Warn("ignored a task for another agent or of a nameless framework", "task", m.GetTask().GetTaskId().GetValue())
 		return
 	}
+	if m.GetTask().Executor != nil {
+		l.runOnExecutor(f, m)
+		return
+	}
 	spec, err := convert.Spec(f.ID, m.GetTask())
 	if err == nil {
 		err = unsupported(&spec)
 	}
 	if err != nil {
 		l.refuse(f, m.GetTask(), err.Error())
-		l.executorGone(f.ID, m.GetTask().GetExecutor())
 		return
 	}
 	spec.Origin, err = proto.Marshal(m.GetTask())
@@ -230,14 +235,19 @@ func (l *Link) runTaskGroup(m *messages.RunTaskGroupMessage) {
 		l.log.Warn("ignored a task group for another agent or of a nameless framework", "executor", m.GetExecutor().GetExecutorId().GetValue())
 		return
 	}
-	in, err := group(f, m)
+	read := group
+	if e := m.GetExecutor(); e.GetType() != mesosv1.ExecutorInfo_DEFAULT && e.GetCommand() != nil {
+		read = l.onExecutor
+	}
+	in, err := read(f, m)
 	if err != nil {
 		for _, t := range tasks {
 			l.refuse(f, t, err.Error())
 		}
-		l.executorGone(f.ID, m.GetExecutor())
+		l.neverBegan(f.ID, m.GetExecutor(), m.LaunchExecutor)
 		return
 	}
+	in.New = m.LaunchExecutor
 	l.agent.Put(in)
 }
 
@@ -269,10 +279,11 @@ func group(f agent.Framework, m *messages.RunTaskGroupMessage) (agent.LaunchGrou
 	return in, nil
 }
 
-// executorGone is for an executor that the master believes to be here.
-func (l *Link) executorGone(framework string, e *mesosv1.ExecutorInfo) {
-	if e != nil {
-		l.ExecutorGone(agent.ExecutorGone{Framework: framework, Executor: e.GetExecutorId().GetValue()})
+// neverBegan is for an executor that the master believes to be here by this
+// launch; one that was here before still is.
+func (l *Link) neverBegan(framework string, e *mesosv1.ExecutorInfo, launched *bool) {
+	if launched == nil || *launched {
+		l.ExecutorGone(agent.ExecutorGone{Framework: framework, Executor: e.GetExecutorId().GetValue(), Status: -1})
 	}
 }
 

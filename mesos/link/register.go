@@ -44,6 +44,13 @@ func CheckTotal(total resources.Resources) error {
 	return nil
 }
 
+// Info is what a master was told of the agent, with the ID that it gave.
+func (l *Link) Info() *mesosv1.AgentInfo {
+	out := l.info()
+	out.Id = &mesosv1.AgentID{Value: new(l.AgentID())}
+	return out
+}
+
 func (l *Link) info() *mesosv1.AgentInfo {
 	return &mesosv1.AgentInfo{
 		Hostname: &l.cfg.Hostname, Port: new(int32(l.cfg.Self.Addr.Port())), Checkpoint: new(true),
@@ -51,8 +58,9 @@ func (l *Link) info() *mesosv1.AgentInfo {
 	}
 }
 
-// sendRegistration registers a new agent, or an old one with all that it runs.
-func (l *Link) sendRegistration(ctx context.Context) error {
+// sendRegistration registers a new agent, or an old one with all that it runs,
+// and returns how many tasks it told of.
+func (l *Link) sendRegistration(ctx context.Context) (tasks int, err error) {
 	l.mu.Lock()
 	l.told = l.cfg.Resources
 	l.mu.Unlock()
@@ -63,11 +71,11 @@ func (l *Link) sendRegistration(ctx context.Context) error {
 			Slave: l.info(), CheckpointedResources: kept, Version: &l.cfg.Version,
 			AgentCapabilities: capabilities(), ResourceVersionUuid: version,
 		})
-		return nil
+		return 0, nil
 	}
 	roster, err := l.agent.Roster(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m := &messages.ReregisterSlaveMessage{
 		Slave: l.info(), CheckpointedResources: kept, Version: &l.cfg.Version,
@@ -75,10 +83,10 @@ func (l *Link) sendRegistration(ctx context.Context) error {
 	}
 	m.Slave.Id = &mesosv1.AgentID{Value: &id}
 	if err := describe(m, roster, id); err != nil {
-		return err
+		return 0, err
 	}
 	l.send(m)
-	return nil
+	return len(m.Tasks), nil
 }
 
 // describe lists the tasks and, as a genuine master insists (master/validation.cpp,
@@ -94,12 +102,11 @@ func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string
 		}
 		m.Frameworks = append(m.Frameworks, info)
 	}
-	for _, pod := range roster.Executors {
-		info := &mesosv1.ExecutorInfo{}
-		if err := proto.Unmarshal(pod.Origin, info); err != nil {
-			return fmt.Errorf("link: the saved description of executor %s cannot be read: %w", pod.Pod, err)
+	for i := range roster.Executors {
+		info, err := ExecutorInfo(roster.Executors[i].Spec)
+		if err != nil {
+			return err
 		}
-		info.FrameworkId = &mesosv1.FrameworkID{Value: &pod.Key.Framework}
 		m.ExecutorInfos = append(m.ExecutorInfos, info)
 	}
 	for i := range roster.Tasks {
@@ -112,6 +119,16 @@ func describe(m *messages.ReregisterSlaveMessage, roster agent.Roster, id string
 		}
 	}
 	return nil
+}
+
+// ExecutorInfo is an executor as its framework described it.
+func ExecutorInfo(s *task.Spec) (*mesosv1.ExecutorInfo, error) {
+	info := &mesosv1.ExecutorInfo{}
+	if err := proto.Unmarshal(s.Origin, info); err != nil {
+		return nil, fmt.Errorf("link: the saved description of executor %s cannot be read: %w", s.Pod, err)
+	}
+	info.FrameworkId = &mesosv1.FrameworkID{Value: &s.Key.Framework}
+	return info, nil
 }
 
 // TaskMessage writes a task as a master keeps it; nil for one that never had
@@ -139,7 +156,7 @@ func TaskMessage(t *agent.Task, id string) (*mesosv1.Task, error) {
 		out.User = info.Command.User
 	}
 	for i := range t.History {
-		out.Statuses = append(out.Statuses, convert.TaskStatus(t.Spec.Key.ID, id, &t.History[i]))
+		out.Statuses = append(out.Statuses, convert.ToldStatus(t.Spec.Key.ID, id, &t.History[i]))
 	}
 	if s := lastTold(t); s != nil {
 		out.StatusUpdateState, out.StatusUpdateUuid = mesosv1.TaskState(s.State).Enum(), s.UUID[:]

@@ -57,6 +57,9 @@ func (l *Link) killAll(ctx context.Context) error {
 		if len(roster.Tasks) == 0 && roster.Ending == 0 {
 			return nil
 		}
+		for i := range roster.Executors {
+			l.agent.Put(agent.ShutdownFramework{ID: roster.Executors[i].Spec.Key.Framework})
+		}
 		for i := range roster.Tasks {
 			l.agent.Put(agent.ShutdownFramework{ID: roster.Tasks[i].Spec.Key.Framework})
 		}

@@ -40,6 +40,10 @@ func noImage(err error) bool { return errdefs.IsNotFound(err) && says(err, "No s
 
 func nameTaken(err error) bool { return says(err, `"alias" (Duplicate)`) }
 
+func provisioning(err error) bool {
+	return errdefs.IsConflict(err) && says(err, "not allocated to a server yet")
+}
+
 func noRoom(err error) bool { return says(err, "NoAllocatableServersError", "Quota exceeded") }
 
 func notNow(err error) bool {

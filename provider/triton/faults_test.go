@@ -124,7 +124,8 @@ func (f *framework) Report(r agent.Report) {
 }
 
 // ExecutorGone is part of agent.Link.
-func (*framework) ExecutorGone(agent.ExecutorGone) {}
+func (*framework) ExecutorGone(agent.ExecutorGone)       {}
+func (*framework) ExecutorMessage(agent.ExecutorMessage) {}
 
 func (f *framework) last(id string) task.State {
 	f.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -90,10 +91,18 @@ func (d *Datacenter) existing(ctx context.Context, o task.Owner, name string) (p
 	return c, nil
 }
 
-// start starts a container that never ran. While it is still being provisioned
-// that is a conflict, which passes.
+// start starts a container that never ran, as soon as it is provisioned: the
+// call that made it may be another one that is still under way.
 func (d *Datacenter) start(ctx context.Context, c *provider.Container) error {
 	err := d.cli.ContainerStart(ctx, c.ID, container.StartOptions{})
+	for pause := 50 * time.Millisecond; provisioning(err); pause = min(2*pause, 2*time.Second) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		err = d.cli.ContainerStart(ctx, c.ID, container.StartOptions{})
+	}
 	switch {
 	case errdefs.IsNotFound(err):
 		return errors.New("the container vanished while it was provisioned")

@@ -1,0 +1,107 @@
+package master
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mesopool/mesopool/resources"
+)
+
+// Executor is a framework's own executor on an agent. Its resources are counted
+// once, however many tasks it runs. Rows are never changed.
+type Executor struct {
+	ID        string
+	Framework string
+	Agent     string
+	Resources resources.Resources // allocated to the role of its first task
+	Origin    []byte              // the ExecutorInfo without the framework's ID
+}
+
+// passing leaves out what an agent gives without having less of it: ports that
+// are only there for frameworks that insist on some, and shared volumes.
+func (a *agent) passing(r resources.Resources) resources.Resources {
+	lasting := func(x *resources.Resource) bool { return x.Shared || a.SyntheticPorts && x.Name == "ports" }
+	for i := range r {
+		if lasting(&r[i]) {
+			return r.Filter(func(x *resources.Resource) bool { return !lasting(x) })
+		}
+	}
+	return r
+}
+
+// needs is what a launch takes, with its executor when that does not run yet.
+func (a *agent) needs(f *framework, l *Launch) resources.Resources {
+	if len(l.ExecutorResources) == 0 || a.executors[executorKey{f.ID, l.Executor}] != nil {
+		return l.Resources
+	}
+	return l.Resources.Add(l.ExecutorResources...)
+}
+
+// clashes says whether a launch's executor differs from the one of its name that
+// runs (master/validation.cpp, executor::validateCompatibleExecutorInfo).
+func (a *agent) clashes(f *framework, l *Launch) bool {
+	known := a.executors[executorKey{f.ID, l.Executor}]
+	return known != nil && l.Executor != "" && len(l.ExecutorOrigin) > 0 && !bytes.Equal(known.Origin, l.ExecutorOrigin)
+}
+
+// startExecutor counts the executor of a launch, unless it runs already.
+func (c *Core) startExecutor(a *agent, f *framework, l *Launch) (runs bool) {
+	key := executorKey{f.ID, l.Executor}
+	if l.Executor == "" || a.executors[key] != nil {
+		return l.Executor != ""
+	}
+	c.addExecutor(a, f, &Executor{ID: l.Executor, Framework: f.ID, Agent: a.ID, Resources: l.ExecutorResources, Origin: l.ExecutorOrigin})
+	return false
+}
+
+func (c *Core) addExecutor(a *agent, f *framework, e *Executor) {
+	a.executors[executorKey{f.ID, e.ID}] = e
+	c.use(a, f, e.Resources)
+}
+
+func (c *Core) dropExecutor(a *agent, key executorKey) {
+	if e := a.executors[key]; e != nil {
+		c.unuse(a, key.framework, e.Resources)
+		delete(a.executors, key)
+	}
+}
+
+// takeExecutors makes the executors those that the agent reports.
+func (c *Core) takeExecutors(a *agent, reported []*Executor) {
+	seen := map[executorKey]bool{}
+	for _, e := range reported {
+		key := executorKey{e.Framework, e.ID}
+		seen[key] = true
+		f := c.frameworks[e.Framework]
+		if f == nil || a.executors[key] != nil {
+			continue
+		}
+		row := *e
+		row.Agent = a.ID
+		c.addExecutor(a, f, &row)
+	}
+	for key := range a.executors {
+		if !seen[key] {
+			c.dropExecutor(a, key)
+		}
+	}
+}
+
+// executorsOf returns the agent's executors in a repeatable order.
+func (a *agent) executorsOf() []*Executor {
+	out := slices.Collect(maps.Values(a.executors))
+	slices.SortFunc(out, func(a, b *Executor) int { return strings.Compare(a.Framework+"\x00"+a.ID, b.Framework+"\x00"+b.ID) })
+	return out
+}
+
+// executorIDs are those of a framework on an agent.
+func (a *agent) executorIDs(framework string) (out []string) {
+	for _, e := range a.executorsOf() {
+		if e.Framework == framework {
+			out = append(out, e.ID)
+		}
+	}
+	return out
+}
