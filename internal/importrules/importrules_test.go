@@ -74,6 +74,7 @@ var own = map[string][]string{
 	"endpoint/cloudapi": {"endpoint", "endpoint/backend", "internal/uuid"},
 	"mesos":             {},
 	"mesos/convert":     {"mesos/...", "task", "resources"},
+	"mesos/credentials": {},
 	"mesos/libprocess":  {},
 	"mesos/recordio":    {},
 	"mesos/mesosjson":   {},
