@@ -82,8 +82,9 @@ func (s *savedRecord) full(spec task.Spec) (Record, error) {
 			ID: c.ID, Name: s.Name, Key: spec.Key, Addresses: c.Addresses, Network: c.Network, Ports: c.Ports, PublishIP: c.PublishIP, Started: s.Started,
 		}
 	}
+	container := containerStatus(&row{Record: r})
 	for i := range r.History {
-		r.History[i].Container = containerStatus(&row{Record: r})
+		r.History[i].Container = container
 	}
 	r.Pending = slices.Clone(r.History[len(r.History)-s.Pending:])
 	for i, data := range s.Data {

@@ -82,7 +82,7 @@ func drive(ctx context.Context, c *cluster, f *framework) (Result, error) {
 	if c.opt.Restart {
 		report(c.opt, "restarting the agent")
 		var err error
-		if r.Recovery, err = c.restartAgent(ctx); err != nil {
+		if r.Recovery, err = c.restartAgent(ctx, r.Tasks); err != nil {
 			return r, err
 		}
 	}

@@ -355,6 +355,10 @@ func printBench(w io.Writer, r *benchReport) {
 	}
 	t.Flush()
 	for _, x := range r.Results {
+		if c := x.Recovery; c.Took > 0 {
+			fmt.Fprintf(w, "%s: recovered in %v; %d pings answered meanwhile, the longest wait %v; the agent holds %d bytes a task, of which %d describe the task\n",
+				x.Name, c.Took.Round(time.Millisecond), c.Pings, c.Ping.Round(time.Millisecond), c.PerTask, c.Spec)
+		}
 		if x.Failed > 0 {
 			fmt.Fprintf(w, "%s: the first failure was %s\n", x.Name, x.FirstFail)
 		}
