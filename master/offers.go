@@ -155,8 +155,13 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 }
 
 func invalidReason(l *Launch) task.Reason {
-	if l.Group {
+	switch {
+	case l.Group && l.Unauthorized:
+		return task.ReasonTaskGroupUnauthorized
+	case l.Group:
 		return task.ReasonTaskGroupInvalid
+	case l.Unauthorized:
+		return task.ReasonTaskUnauthorized
 	}
 	return task.ReasonTaskInvalid
 }

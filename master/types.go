@@ -117,5 +117,6 @@ type Launch struct {
 	ExecutorOrigin    []byte // as in Executor
 	Origin            []byte
 	Invalid           string
+	Unauthorized      bool // that is what is wrong with it
 	Group             bool // of a task group: refused under a reason of its own
 }
