@@ -26,9 +26,9 @@ func principalProblem(who authz.Subject, f *mesosv1.FrameworkInfo) string {
 	return fmt.Sprintf("Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", who.Name, f.GetPrincipal())
 }
 
-// adopt gives a framework the principal that it has proven, where it names none
+// adoptPrincipal gives a framework the principal that it has proven, where it names none
 // (master/http.cpp, scheduler).
-func adopt(who authz.Subject, f *mesosv1.FrameworkInfo) {
+func adoptPrincipal(who authz.Subject, f *mesosv1.FrameworkInfo) {
 	if who.Name != "" && f.Principal == nil {
 		f.Principal = &who.Name
 	}

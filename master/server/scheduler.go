@@ -154,7 +154,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, call *schedul
 		return failf(http.StatusBadRequest, "Subscribe calls should not include the '%s' header", streamHeader)
 	}
 	sub := call.GetSubscribe()
-	adopt(subject(r.Context()), sub.FrameworkInfo)
+	adoptPrincipal(subject(r.Context()), sub.FrameworkInfo)
 	info, err := frameworkInfo(sub.FrameworkInfo)
 	if err != nil {
 		return failf(http.StatusBadRequest, "Failed to read the FrameworkInfo: %v", err)
@@ -238,7 +238,7 @@ func (s *Server) throttle(ctx context.Context, st *stream, framework string) err
 // updateFramework is answered when it has taken effect.
 func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *schedulerv1.Call, st *stream) error {
 	up := call.GetUpdateFramework()
-	adopt(subject(r.Context()), up.FrameworkInfo)
+	adoptPrincipal(subject(r.Context()), up.FrameworkInfo)
 	if problem := frameworkProblem(up.FrameworkInfo, up.SuppressedRoles); problem != "" {
 		return failf(http.StatusBadRequest, "Supplied FrameworkInfo is not valid: %s", problem)
 	}
