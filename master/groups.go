@@ -25,7 +25,10 @@ func (c *Core) refuseGroup(f *framework, a *agent, group []Launch, pool resource
 		if why == "" && slices.ContainsFunc(group[:i], func(other Launch) bool { return other.ID == l.ID }) {
 			why = "Task has duplicate ID: " + l.ID
 		}
-		if why != "" {
+		switch {
+		case why != "" && l.Unauthorized:
+			return why
+		case why != "":
 			return "Task '" + l.ID + "' is invalid: " + why
 		}
 	}

@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/resources"
@@ -134,18 +135,33 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 	for len(launches) > 0 {
 		var some []Launch
 		some, launches = together(launches)
-		refuse, reason := c.refuseTask, task.ReasonTaskInvalid
+		refuse := c.refuseTask
 		if some[0].Group != "" {
-			refuse, reason = c.refuseGroup, task.ReasonTaskGroupInvalid
+			refuse = c.refuseGroup
 		}
 		if why := refuse(f, a, some, pool); why != "" {
-			fx = c.failLaunches(now, f, some, task.Error, reason, why, fx)
+			fx = c.failLaunches(now, f, some, task.Error, refusalReason(some), why, fx)
 			continue
 		}
 		pool = pool.Sub(a.passing(a.needs(f, some))...)
 		fx = c.run(f, a, some, fx)
 	}
 	return pool, fx
+}
+
+// refusalReason is that of a task on its own or of a group.
+func refusalReason(some []Launch) task.Reason {
+	group := some[0].Group != ""
+	unauthorized := slices.ContainsFunc(some, func(l Launch) bool { return l.Unauthorized })
+	switch {
+	case group && unauthorized:
+		return task.ReasonTaskGroupUnauthorized
+	case group:
+		return task.ReasonTaskGroupInvalid
+	case unauthorized:
+		return task.ReasonTaskUnauthorized
+	}
+	return task.ReasonTaskInvalid
 }
 
 // run makes the tasks' rows and sends them to the agent.

@@ -117,6 +117,7 @@ type Launch struct {
 	ExecutorOrigin    []byte // as in Executor
 	Origin            []byte
 	Invalid           string
+	Unauthorized      bool // that is what is wrong with it
 
 	Group        string // tasks that follow each other with the same one are a group; "": on its own
 	GroupInvalid string // what is wrong with the group as a whole, said by its first task

@@ -108,12 +108,19 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 	for _, op := range a.Operations {
 		switch op.GetType() {
 		case mesosv1.Offer_Operation_LAUNCH:
-			complete(op.GetLaunch().GetTaskInfos())
+			tasks, n := op.GetLaunch().GetTaskInfos(), len(cmd.Launches)
+			complete(tasks)
 			cmd.Launches = s.launches(framework, cmd.Launches, op, role)
+			s.forbidLaunches(info, tasks, cmd.Launches[n:])
 		case mesosv1.Offer_Operation_LAUNCH_GROUP:
+			n := len(cmd.Launches)
 			cmd.Launches = s.group(framework, cmd.Launches, op, role)
+			s.forbidLaunches(info, op.GetLaunchGroup().GetTaskGroup().GetTasks(), cmd.Launches[n:])
 		default:
-			ch := (&requester{info, role}).change(op)
+			ch := (&requester{framework: info, role: role}).change(op)
+			if ch.Invalid == "" && s.forbidden(frameworkSubject(info), &ch) {
+				ch.Invalid = fmt.Sprintf("Principal '%s' is not authorized to perform %s", info.Principal, op.GetType())
+			}
 			ch.Before = len(cmd.Launches)
 			cmd.Changes = append(cmd.Changes, ch)
 		}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -22,6 +23,12 @@ type Config struct {
 	Cluster   string         // a name for people; may be empty
 	Store     store.Store    // keeps the admitted agents
 	Core      master.Config  // the zero value is master.DefaultConfig; its ID is set from ID
+
+	// Dial connects to agents; nil: plain TCP. Where Listener speaks TLS it should
+	// too.
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Auth   Auth    // who must prove who they are, and who may do what
+	Limits *Limits // of frameworks' calls; nil: none
 
 	Version string            // the Mesos that is spoken; "": 1.11.0
 	Build   Build             // what was built, for people

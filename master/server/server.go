@@ -44,7 +44,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), inbox: loop.New[any](), stopped: make(chan struct{})}
 	s.registry.init()
 	s.node = libprocess.NewNode(libprocess.Config{
-		Listener: cfg.Listener, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
+		Listener: cfg.Listener, Dial: cfg.Dial, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
 	})
 	s.agents.init(s.node)
 	s.self = s.masterInfo()
@@ -333,6 +333,16 @@ func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
 	c.last, c.of, c.at = snap, version, time.Now()
 	c.tag++
 	return snap, nil
+}
+
+// Visible is Snapshot with only what the one may see whose request, to a page of
+// Config.Pages, the context is of.
+func (s *Server) Visible(ctx context.Context) (*master.Snapshot, error) {
+	snap, err := s.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.viewer(ctx).snapshot(snap), nil
 }
 
 // tag names a snapshot that is still the newest, "" for others.
