@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -168,7 +169,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, call *schedul
 	w.Header()[streamHeader] = []string{st.id}
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
-	s.serveStream(r.Context(), w, st)
+	s.serveStream(r.Context(), st, &encoder{s: s, st: st, out: newStreamWriter(w, json)})
 	return nil
 }
 
@@ -191,7 +192,11 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	}
 	st.tally.call(call.GetType())
 	if call.GetType() == schedulerv1.Call_UPDATE_FRAMEWORK {
-		return s.updateFramework(w, r, call, st)
+		if err := s.updateFramework(r.Context(), call, st); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusOK)
+		return nil
 	}
 	if call.GetType() == schedulerv1.Call_UNKNOWN {
 		return failf(http.StatusNotImplemented, "The call's type is not known")
@@ -201,8 +206,8 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	return nil
 }
 
-// updateFramework is answered when it has taken effect.
-func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *schedulerv1.Call, st *stream) error {
+// updateFramework returns when the call has taken effect.
+func (s *Server) updateFramework(ctx context.Context, call *schedulerv1.Call, st *stream) error {
 	up := call.GetUpdateFramework()
 	if problem := frameworkProblem(up.FrameworkInfo, up.SuppressedRoles); problem != "" {
 		return failf(http.StatusBadRequest, "Supplied FrameworkInfo is not valid: %s", problem)
@@ -212,7 +217,7 @@ func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *s
 		return failf(http.StatusBadRequest, "Failed to read the FrameworkInfo: %v", err)
 	}
 	info.ID = call.GetFrameworkId().GetValue()
-	err = s.do(r.Context(), master.UpdateFramework{Info: info, Suppressed: up.SuppressedRoles})
+	err = s.do(ctx, master.UpdateFramework{Info: info, Suppressed: up.SuppressedRoles})
 	switch {
 	case errors.Is(err, master.ErrNotSubscribed):
 		return failf(http.StatusForbidden, "Framework is not subscribed")
@@ -222,7 +227,6 @@ func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *s
 		return failf(http.StatusServiceUnavailable, "%v", err)
 	}
 	st.info.Store(&info)
-	w.WriteHeader(http.StatusOK)
 	return nil
 }
 

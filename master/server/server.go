@@ -33,6 +33,8 @@ type Server struct {
 	observers observers
 	snapshot  snapshotCache
 	tally     tally
+	auth      authentications
+	drivers   sync.WaitGroup // whose streams are served
 }
 
 // New returns a server that has not started.
@@ -47,6 +49,8 @@ func New(cfg Config) (*Server, error) {
 		Listener: cfg.Listener, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
 	})
 	s.agents.init(s.node)
+	s.auth.init()
+	s.node.Handle(authenticator, s.authenticationStep)
 	s.self = s.masterInfo()
 	s.node.Handle(masterActor, s.receive)
 	return s, nil
@@ -61,6 +65,7 @@ func (s *Server) UPID() libprocess.UPID { return s.node.UPID(masterActor) }
 // Run recovers the agents that the store knows and serves until ctx ends, then
 // returns nil. An error is that of the store or of the listener.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.drivers.Wait()
 	defer close(s.stopped)
 	core := master.NewCore(s.cfg.Core)
 	if err := s.recover(ctx, core); err != nil {
