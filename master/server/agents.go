@@ -32,6 +32,10 @@ func (s *Server) exited(peer libprocess.UPID) {
 // receive takes one message of an agent or a driver. What is not valid is
 // dropped, as Mesos does: the sender tries again, and its log or ours says why.
 func (s *Server) receive(m libprocess.Message) {
+	if !s.leads() {
+		s.tally.dropped.Add(1)
+		return
+	}
 	if err := s.message(m); err != nil {
 		s.tally.dropped.Add(1)
 		s.log.Warn("dropped a message", "message", m.Name, "from", m.From.String(), "because", err)

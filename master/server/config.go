@@ -23,6 +23,7 @@ type Config struct {
 	Store     store.Store    // keeps the admitted agents
 	Core      master.Config  // the zero value is master.DefaultConfig; its ID is set from ID
 
+	Election       Election       // nil: this master leads from the start
 	Authentication Authentication // of agents and drivers; zero: nobody needs to, nobody can
 
 	Version string            // the Mesos that is spoken; "": 1.11.0

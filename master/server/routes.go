@@ -20,6 +20,10 @@ import (
 func (s *Server) routes() http.Handler {
 	handlers := s.handlers()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.leads() {
+			s.whileFollowing(w, r)
+			return
+		}
 		path := plainPath(r.URL.Path)
 		h := handlers[path]
 		if dir, _, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); h == nil && ok && (dir == "slaves" || dir == "quota") {

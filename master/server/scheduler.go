@@ -180,7 +180,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	switch {
 	case !known:
 		return failf(http.StatusBadRequest, "Framework cannot be found")
-	case st == nil:
+	case st == nil || !st.driver.IsZero():
 		return failf(http.StatusForbidden, "Framework is not subscribed")
 	}
 	switch stream := r.Header.Get(streamHeader); stream {
