@@ -144,7 +144,7 @@ func (c *Core) pick(now time.Time, a *agent, free resources.Resources, sure bool
 
 func (f *framework) wants(role string, a *agent) bool {
 	switch {
-	case f.stream == "" || f.suppressed[role] || !slices.Contains(f.Roles, role):
+	case f.stream == "" || f.inactive || f.suppressed[role] || !slices.Contains(f.Roles, role):
 		return false
 	case f.Capabilities.MultiRole && !a.MultiRole || strings.Contains(role, "/") && !a.MultiRole:
 		return false

@@ -77,12 +77,20 @@ type (
 
 // Commands about frameworks.
 type (
-	// Subscribe connects a framework; an empty ID asks for a new one.
+	// Subscribe connects a framework; an empty ID asks for a new one. PID is the
+	// address of a scheduler driver, "" for what HTTP brought. Unless it uses Force
+	// a driver cannot take a framework over from another.
 	Subscribe struct {
 		Info       FrameworkInfo
 		Stream     string
 		Suppressed []string
+		PID        string
+		Force      bool
 	}
+
+	// Deactivate ends offers to a framework until it subscribes again: its driver
+	// has been aborted.
+	Deactivate struct{ Framework string }
 
 	// Disconnect says that a stream ended.
 	Disconnect struct{ Framework, Stream string }
@@ -254,6 +262,7 @@ func (Subscribe) command()            {}
 func (Disconnect) command()           {}
 func (UpdateFramework) command()      {}
 func (Teardown) command()             {}
+func (Deactivate) command()           {}
 func (Accept) command()               {}
 func (Decline) command()              {}
 func (Revive) command()               {}
@@ -351,8 +360,13 @@ const (
 type Event interface{ event() }
 
 type (
-	// Subscribed is the first event of a stream.
-	Subscribed struct{ Framework string }
+	// Subscribed is the first event of a stream. A driver that repeats itself is
+	// told once more. Again says that a driver was subscribed before, with the same
+	// address.
+	Subscribed struct {
+		Framework string
+		Again     bool
+	}
 
 	// Offers are new offers.
 	Offers struct{ Offers []*Offer }

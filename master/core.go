@@ -126,6 +126,8 @@ func (a *agent) free() resources.Resources {
 type framework struct {
 	FrameworkInfo
 	stream      string // "" while disconnected
+	pid         string // its driver's, or the last one's; "": HTTP
+	inactive    bool   // its driver was aborted
 	subscribed  bool   // false: known only from agents
 	suppressed  map[string]bool
 	since       time.Time
@@ -172,7 +174,7 @@ func (c *Core) Apply(now time.Time, cmd Command, fx []Effect) ([]Effect, error) 
 		return c.applySetting(cmd, fx)
 	case DrainAgent, ActivateAgent, MarkAgentGone, UpdateSchedule, StartMaintenance, StopMaintenance, AnswerInverse:
 		return c.applyMaintenance(now, cmd, fx)
-	case Subscribe, Disconnect, UpdateFramework, Teardown, Revive, Suppress:
+	case Subscribe, Disconnect, UpdateFramework, Deactivate, Teardown, Revive, Suppress:
 		return c.applyFramework(now, cmd, fx)
 	default:
 		return c.applyAgent(now, cmd, fx)
@@ -253,6 +255,8 @@ func (c *Core) applyFramework(now time.Time, cmd Command, fx []Effect) ([]Effect
 		return c.disconnect(now, cmd, fx)
 	case UpdateFramework:
 		return c.updateFramework(cmd, fx)
+	case Deactivate:
+		return c.deactivate(cmd, fx)
 	case Teardown:
 		return c.teardown(now, cmd, fx)
 	case Revive:

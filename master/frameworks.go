@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,16 @@ func (c *Core) sortedFrameworks() []*framework {
 // that this master does not know is taken as one from before its start.
 func (c *Core) subscribe(now time.Time, cmd Subscribe, fx []Effect) ([]Effect, error) {
 	info := cmd.Info
+	if f := c.ofDriver(cmd.PID); f != nil {
+		switch {
+		case f.stream != "" && info.ID == "": // it has not heard of its subscription yet
+			return append(c.tell(f, Subscribed{Framework: f.ID}, fx), CloseStream{Stream: cmd.Stream}), nil
+		case f.stream != "" && info.ID != f.ID: // an error would reach the other framework
+			return append(fx, CloseStream{Stream: cmd.Stream}), nil
+		case info.ID == "":
+			info.ID = f.ID
+		}
+	}
 	if info.ID == "" {
 		info.ID = fmt.Sprintf("%s-%04d", c.cfg.ID, c.nextFramework)
 		c.nextFramework++
@@ -46,14 +57,18 @@ func (c *Core) subscribe(now time.Time, cmd Subscribe, fx []Effect) ([]Effect, e
 	if f.subscribed && f.Principal != info.Principal {
 		return refuseStream(cmd.Stream, "Changing framework's principal is not allowed.", fx), nil
 	}
-	fx = c.displace(f, cmd.Stream, fx)
+	if f.subscribed && cmd.PID != "" && f.pid != cmd.PID && !cmd.Force {
+		return refuseStream(cmd.Stream, "Framework failed over", fx), nil
+	}
+	again := f.subscribed && cmd.PID != "" && cmd.Info.ID != "" && !cmd.Force
+	fx = c.displace(f, &cmd, fx)
 	if f.subscribed {
 		f.reconnected = now
 		info.User, info.Checkpoint = f.User, f.Checkpoint // immutable (master.cpp, preserveImmutableFields)
 	}
 	c.enroll(f, info, cmd.Suppressed)
-	f.stream, f.subscribed, f.left = cmd.Stream, true, time.Time{}
-	fx = c.tell(f, Subscribed{Framework: f.ID}, fx)
+	f.stream, f.pid, f.inactive, f.subscribed, f.left = cmd.Stream, cmd.PID, false, true, time.Time{}
+	fx = c.tell(f, Subscribed{Framework: f.ID, Again: again}, fx)
 	c.dirty = true
 	fx = c.noteFramework(f, isNew, fx)
 	return c.refreshAgents(f, fx), nil
@@ -63,14 +78,54 @@ func refuseStream(stream, message string, fx []Effect) []Effect {
 	return append(fx, ToFramework{Stream: stream, Event: Failed{Message: message}}, CloseStream{Stream: stream})
 }
 
-func (c *Core) displace(f *framework, stream string, fx []Effect) []Effect {
-	if f.stream == "" || f.stream == stream {
+// ofDriver finds the framework of a driver, nil if there is none.
+func (c *Core) ofDriver(pid string) *framework {
+	if pid == "" {
+		return nil
+	}
+	for _, f := range c.sortedFrameworks() {
+		if f.pid == pid {
+			return f
+		}
+	}
+	return nil
+}
+
+// displace ends the old stream. A driver that comes again over another
+// connection is not told that it has failed over, but that its offers are void:
+// it may have answered them without being heard (master.cpp, _subscribe).
+func (c *Core) displace(f *framework, cmd *Subscribe, fx []Effect) []Effect {
+	if f.stream == "" || f.stream == cmd.Stream {
 		return fx
 	}
-	fx = c.tell(f, Failed{Message: "Framework failed over"}, fx)
+	same := cmd.PID != "" && f.pid == cmd.PID
+	if !same {
+		fx = c.tell(f, Failed{Message: "Framework failed over"}, fx)
+	}
 	fx = append(fx, CloseStream{Stream: f.stream})
 	f.stream = ""
-	return c.discardOffers(f, fx)
+	if !same || cmd.Force {
+		return c.discardOffers(f, fx)
+	}
+	f.stream = cmd.Stream
+	return c.rescindAll(f, fx)
+}
+
+// rescindAll takes all offers of a framework back.
+func (c *Core) rescindAll(f *framework, fx []Effect) []Effect {
+	for _, o := range slices.SortedFunc(maps.Values(f.offers), byOfferID) {
+		fx = c.rescind(o, fx)
+	}
+	return fx
+}
+
+func (c *Core) deactivate(cmd Deactivate, fx []Effect) ([]Effect, error) {
+	f, err := c.subscribedFramework(cmd.Framework)
+	if err != nil || f.inactive {
+		return fx, err
+	}
+	f.inactive, c.dirty = true, true
+	return c.rescindAll(f, fx), nil
 }
 
 // enroll sets the roles of a framework in the sorters.

@@ -51,7 +51,9 @@ func (a *AgentView) Active() bool { return a.Connected && !a.Marks.inactive() }
 // FrameworkView is a framework in a snapshot.
 type FrameworkView struct {
 	FrameworkInfo
+	PID         string // its driver's; "": HTTP
 	Connected   bool
+	Active      bool // is offered what it wants
 	Recovered   bool // known only from agents
 	Suppressed  []string
 	Registered  time.Time
@@ -161,7 +163,7 @@ func (c *Core) roleViews() []RoleView {
 
 func (f *framework) view() FrameworkView {
 	v := FrameworkView{
-		FrameworkInfo: f.FrameworkInfo, Connected: f.stream != "", Recovered: !f.subscribed,
+		FrameworkInfo: f.FrameworkInfo, PID: f.pid, Connected: f.stream != "", Active: f.stream != "" && !f.inactive, Recovered: !f.subscribed,
 		Suppressed: slices.Sorted(maps.Keys(f.suppressed)), Registered: f.since, Reregister: f.reconnected, Left: f.left, Removed: f.removed,
 		Tasks: rows(f.tasks), Unreachable: rows(f.unreachable), Done: slices.Clone(f.done),
 	}

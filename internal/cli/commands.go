@@ -58,9 +58,13 @@ func newMaster() *cobra.Command {
 		commonFlags(f)
 		addressFlags(f, 5050)
 		masterFlags(f)
+		f.String("zk", "", "zk://…/path of the group that several masters are in, of which one leads, and where agents and frameworks find it")
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := masterFrom(v, log)
 		if err != nil {
+			return err
+		}
+		if r.election, err = election(v, r.log); err != nil {
 			return err
 		}
 		if r.at, err = listen(v, "master", ""); err != nil {
@@ -78,6 +82,7 @@ func masterFlags(f *pflag.FlagSet) {
 	f.Duration("agent-ping-timeout", d.PingInterval, "between two pings of an agent")
 	f.Int("max-agent-ping-timeouts", d.PingLimit, "unanswered pings after which an agent is unreachable")
 	f.Duration("offer-timeout", d.OfferTimeout, "an offer that is not answered is taken back after this; 0: never")
+	authenticationFlags(f)
 }
 
 func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
@@ -91,7 +96,11 @@ func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
 	if core.PingInterval <= 0 || core.PingLimit <= 0 {
 		return nil, exit(exitUsage, "--agent-ping-timeout and --max-agent-ping-timeouts must be above 0")
 	}
-	return &masterRole{cluster: name, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}, nil
+	auth, err := authentication(v)
+	if err != nil {
+		return nil, err
+	}
+	return &masterRole{cluster: name, authentication: auth, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}, nil
 }
 
 func newAgent() *cobra.Command {

@@ -46,8 +46,11 @@ type masterRole struct {
 	at       *address
 	store    store.Store
 	core     master.Config
-	consul   string
-	log      *slog.Logger
+	election server.Election // nil: there is one master
+
+	authentication server.Authentication
+	consul         string
+	log            *slog.Logger
 }
 
 func (r *masterRole) run(ctx context.Context) error {
@@ -63,7 +66,7 @@ func (r *masterRole) run(ctx context.Context) error {
 	})
 	s, err := server.New(server.Config{
 		Listener: r.at.listener, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
-		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages,
+		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election, Authentication: r.authentication,
 	})
 	if err != nil {
 		return err
@@ -71,8 +74,10 @@ func (r *masterRole) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	r.log.Info("the master listens", "address", r.at.listener.Addr(), "advertised", r.at.advertise, "cluster", r.cluster)
 	g.Go(func() error { return s.Run(ctx) })
-	announceSelf(ctx, g, r.consul, "master", task.Owner{Cluster: r.cluster, Agent: "master"}, r.log, consul.Role{
-		Name: "mesos", Tags: []string{"master", "leader"}, Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/health", Version: Version,
+	whenLeading(ctx, s, func() {
+		announceSelf(ctx, g, r.consul, "master", task.Owner{Cluster: r.cluster, Agent: "master"}, r.log, consul.Role{
+			Name: "mesos", Tags: []string{"master", "leader"}, Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/health", Version: Version,
+		})
 	})
 	return g.Wait()
 }

@@ -21,12 +21,21 @@ import (
 // masterActor is the ID that agents know a master by.
 const masterActor = "master"
 
-// exited: the connection to an agent broke.
-func (s *Server) exited(peer libprocess.UPID) { s.put(master.AgentExited{PID: peer.String()}) }
+// exited: the connection to an agent or a driver broke.
+func (s *Server) exited(peer libprocess.UPID) {
+	s.auth.forget(peer)
+	if !s.driverExited(peer) {
+		s.put(master.AgentExited{PID: peer.String()})
+	}
+}
 
-// receive takes one message of an agent. What is not valid is dropped, as
-// Mesos does: the agent tries again, and its log or ours says why.
+// receive takes one message of an agent or a driver. What is not valid is
+// dropped, as Mesos does: the sender tries again, and its log or ours says why.
 func (s *Server) receive(m libprocess.Message) {
+	if !s.leads() {
+		s.tally.dropped.Add(1)
+		return
+	}
 	if err := s.message(m); err != nil {
 		s.tally.dropped.Add(1)
 		s.log.Warn("dropped a message", "message", m.Name, "from", m.From.String(), "because", err)
@@ -38,9 +47,9 @@ func (s *Server) message(m libprocess.Message) error {
 	case "mesos.internal.StatusUpdateMessage":
 		return s.statusUpdate(m)
 	case "mesos.internal.RegisterSlaveMessage":
-		return s.registerAgent(m)
+		return s.admit(m, s.registerAgent)
 	case "mesos.internal.ReregisterSlaveMessage":
-		return s.reregisterAgent(m)
+		return s.admit(m, s.reregisterAgent)
 	case "mesos.internal.UpdateSlaveMessage":
 		return s.updateAgent(m)
 	case "mesos.internal.UpdateOperationStatusMessage":
@@ -54,7 +63,7 @@ func (s *Server) message(m libprocess.Message) error {
 	case "mesos.internal.AuthenticateMessage":
 		return s.authenticate(m)
 	default:
-		return errors.New("this master has no use for it")
+		return s.driverMessage(m)
 	}
 }
 
@@ -444,13 +453,4 @@ func (s *Server) executorMessage(m libprocess.Message) error {
 		Agent: in.SlaveId.GetValue(), Framework: in.FrameworkId.GetValue(), Executor: in.ExecutorId.GetValue(), Data: in.GetData(),
 	})
 	return nil
-}
-
-// authenticate: an agent with credentials insists on an answer.
-func (s *Server) authenticate(m libprocess.Message) error {
-	s.tally.message(messageAuthenticate)
-	if m.From.IsZero() {
-		return errors.New("its sender has no address to answer to")
-	}
-	return s.node.SendProto(masterActor, m.From, &messages.AuthenticationErrorMessage{Error: new("No authenticator loaded")})
 }

@@ -43,6 +43,8 @@ func (e *encoder) event(event any) {
 	}
 }
 
+func (e *encoder) flush() error { return e.out.flush() }
+
 func (e *encoder) heartbeat() {
 	e.message(&schedulerv1.Event{Type: schedulerv1.Event_HEARTBEAT.Enum()})
 }

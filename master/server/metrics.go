@@ -87,9 +87,12 @@ func clusterMetrics(m metricSet, snap *master.Snapshot) {
 	for i := range snap.Frameworks {
 		if snap.Frameworks[i].Connected {
 			m["master/frameworks_connected"]++
-			m["master/frameworks_active"]++
 		} else {
 			m["master/frameworks_disconnected"]++
+		}
+		if snap.Frameworks[i].Active {
+			m["master/frameworks_active"]++
+		} else {
 			m["master/frameworks_inactive"]++
 		}
 		m["master/outstanding_offers"] += float64(len(snap.Frameworks[i].Offers))

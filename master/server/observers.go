@@ -60,8 +60,7 @@ func (s *Server) observe(w http.ResponseWriter, r *http.Request, json bool) erro
 	}
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
-	out := &streamWriter{w: w, control: http.NewResponseController(w), json: json}
-	why := s.pump(r.Context(), out, st, &observerEncoder{s: s, st: st, out: out, sees: s.viewer(r.Context())})
+	why := s.pump(r.Context(), st, &observerEncoder{s: s, st: st, out: newStreamWriter(w, json), sees: s.viewer(r.Context())})
 	st.leave()
 	s.log.Info("operator event stream ended", "because", why)
 	return s.unobserve(st)
@@ -87,6 +86,8 @@ type observerEncoder struct {
 	sees   *viewer
 	record []byte
 }
+
+func (e *observerEncoder) flush() error { return e.out.flush() }
 
 func (e *observerEncoder) heartbeat() {
 	e.message(&masterv1.Event{Type: masterv1.Event_HEARTBEAT.Enum()})

@@ -280,7 +280,7 @@ func (s *Server) frameworkEntry(f *master.FrameworkView) (*masterv1.Response_Get
 		return nil, err
 	}
 	out := &masterv1.Response_GetFrameworks_Framework{
-		FrameworkInfo: info, Active: &f.Connected, Connected: &f.Connected, Recovered: &f.Recovered, RegisteredTime: timeInfo(f.Registered),
+		FrameworkInfo: info, Active: &f.Active, Connected: &f.Connected, Recovered: &f.Recovered, RegisteredTime: timeInfo(f.Registered),
 		AllocatedResources: convert.ResourcesTo(usedBy(f), convert.Both), OfferedResources: convert.ResourcesTo(offeredTo(f), convert.Both),
 	}
 	if !f.Reregister.IsZero() {

@@ -24,12 +24,14 @@ type registry struct {
 // enrolled is a framework that the core knows.
 type enrolled struct {
 	stream *stream           // nil while it is disconnected
+	driver libprocess.UPID   // its driver, or the last one; zero: HTTP
 	roles  map[string]string // role by offer, when there are several roles
 }
 
 // agentCard is what every offer of an agent repeats.
 type agentCard struct {
 	hostname   string
+	pid        string
 	url        *mesosv1.URL
 	attributes []*mesosv1.Attribute
 	domain     *mesosv1.DomainInfo
@@ -61,7 +63,7 @@ func (r *registry) connect(framework string, st *stream) {
 	info := *st.info.Load()
 	info.ID = framework
 	st.info.Store(&info)
-	r.frameworks[framework] = &enrolled{stream: st, roles: map[string]string{}}
+	r.frameworks[framework] = &enrolled{stream: st, driver: st.driver, roles: map[string]string{}}
 }
 
 // closeStream ends a stream after what was sent on it before.
@@ -203,7 +205,7 @@ func (r *registry) agent(id string) *agentCard {
 }
 
 func newCard(a *master.AgentInfo) *agentCard {
-	c := &agentCard{hostname: a.Hostname, limits: a.TaskResourceLimits}
+	c := &agentCard{hostname: a.Hostname, pid: a.PID, limits: a.TaskResourceLimits}
 	info := &mesosv1.AgentInfo{}
 	if (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(a.Origin, info) == nil {
 		c.attributes, c.domain = info.Attributes, info.Domain

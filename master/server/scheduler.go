@@ -178,7 +178,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, call *schedul
 	w.Header()[streamHeader] = []string{st.id}
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
-	s.serveStream(r.Context(), w, st)
+	s.serveStream(r.Context(), st, &encoder{s: s, st: st, out: newStreamWriter(w, json)})
 	return nil
 }
 
@@ -189,7 +189,7 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	switch {
 	case !known:
 		return failf(http.StatusBadRequest, "Framework cannot be found")
-	case st == nil:
+	case st == nil || !st.driver.IsZero():
 		return failf(http.StatusForbidden, "Framework is not subscribed")
 	}
 	info := st.info.Load()
@@ -208,7 +208,11 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	}
 	st.tally.call(call.GetType())
 	if call.GetType() == schedulerv1.Call_UPDATE_FRAMEWORK {
-		return s.updateFramework(w, r, call, st)
+		if err := s.updateFramework(r.Context(), call, st); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusOK)
+		return nil
 	}
 	if call.GetType() == schedulerv1.Call_UNKNOWN {
 		return failf(http.StatusNotImplemented, "The call's type is not known")
@@ -235,10 +239,10 @@ func (s *Server) throttle(ctx context.Context, st *stream, framework string) err
 	return nil
 }
 
-// updateFramework is answered when it has taken effect.
-func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *schedulerv1.Call, st *stream) error {
+// updateFramework returns when the call has taken effect.
+func (s *Server) updateFramework(ctx context.Context, call *schedulerv1.Call, st *stream) error {
 	up := call.GetUpdateFramework()
-	adoptPrincipal(subject(r.Context()), up.FrameworkInfo)
+	adoptPrincipal(subject(ctx), up.FrameworkInfo)
 	if problem := frameworkProblem(up.FrameworkInfo, up.SuppressedRoles); problem != "" {
 		return failf(http.StatusBadRequest, "Supplied FrameworkInfo is not valid: %s", problem)
 	}
@@ -250,7 +254,7 @@ func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *s
 	if problem := s.registrationProblem(&info); problem != "" {
 		return failf(http.StatusForbidden, "%s", problem)
 	}
-	err = s.do(r.Context(), master.UpdateFramework{Info: info, Suppressed: up.SuppressedRoles})
+	err = s.do(ctx, master.UpdateFramework{Info: info, Suppressed: up.SuppressedRoles})
 	switch {
 	case errors.Is(err, master.ErrNotSubscribed):
 		return failf(http.StatusForbidden, "Framework is not subscribed")
@@ -260,7 +264,6 @@ func (s *Server) updateFramework(w http.ResponseWriter, r *http.Request, call *s
 		return failf(http.StatusServiceUnavailable, "%v", err)
 	}
 	st.info.Store(&info)
-	w.WriteHeader(http.StatusOK)
 	return nil
 }
 

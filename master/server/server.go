@@ -28,11 +28,14 @@ type Server struct {
 
 	inbox     *loop.Inbox[any] // master.Command, request or func(*master.Core)
 	stopped   chan struct{}
+	leading   chan struct{} // closed when this master leads
 	registry  registry
 	agents    agentTable
 	observers observers
 	snapshot  snapshotCache
 	tally     tally
+	auth      authentications
+	drivers   sync.WaitGroup // whose streams are served
 }
 
 // New returns a server that has not started.
@@ -41,12 +44,14 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), inbox: loop.New[any](), stopped: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), inbox: loop.New[any](), stopped: make(chan struct{}), leading: make(chan struct{})}
 	s.registry.init()
 	s.node = libprocess.NewNode(libprocess.Config{
 		Listener: cfg.Listener, Dial: cfg.Dial, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
 	})
 	s.agents.init(s.node)
+	s.auth.init()
+	s.node.Handle(authenticator, s.authenticationStep)
 	s.self = s.masterInfo()
 	s.node.Handle(masterActor, s.receive)
 	return s, nil
@@ -59,19 +64,31 @@ func (s *Server) ID() string { return s.cfg.ID }
 func (s *Server) UPID() libprocess.UPID { return s.node.UPID(masterActor) }
 
 // Run recovers the agents that the store knows and serves until ctx ends, then
-// returns nil. An error is that of the store or of the listener.
+// returns nil. Where there is an election it waits for that first. An error is
+// that of the store, of the listener or of the election.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.drivers.Wait()
 	defer close(s.stopped)
+	g, ctx := errgroup.WithContext(ctx)
+	if s.cfg.Election != nil {
+		g.Go(func() error { return s.node.Run(ctx) })
+		if s.awaitElection(ctx, g.Go) != nil {
+			return g.Wait()
+		}
+	}
 	core := master.NewCore(s.cfg.Core)
 	if err := s.recover(ctx, core); err != nil {
 		s.cfg.Listener.Close()
-		return err
+		g.Go(func() error { return err })
+		return g.Wait()
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	close(s.leading)
 	g.Go(func() error {
 		return s.inbox.Run(ctx, core.Next, func(inputs []any) error { return s.takeAll(ctx, core, inputs) })
 	})
-	g.Go(func() error { return s.node.Run(ctx) })
+	if s.cfg.Election == nil {
+		g.Go(func() error { return s.node.Run(ctx) })
+	}
 	return g.Wait()
 }
 

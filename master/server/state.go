@@ -315,8 +315,11 @@ func writeFrameworkSummary(j *jsonWriter, f *master.FrameworkView, used, offered
 		}
 	})
 	j.member("hostname", f.Hostname)
+	if f.PID != "" {
+		j.member("pid", f.PID)
+	}
 	j.member("webui_url", f.WebUI)
-	j.bool("active", f.Connected)
+	j.bool("active", f.Active)
 	j.bool("connected", f.Connected)
 	j.bool("recovered", f.Recovered)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/libprocess"
 )
 
 // stream is one framework's event stream, from its SUBSCRIBE to its end. The
@@ -20,6 +21,10 @@ type stream struct {
 	ready chan struct{}
 	info  atomic.Pointer[master.FrameworkInfo] // without an ID until it is subscribed
 	tally *frameworkTally                      // set before the first event
+
+	driver libprocess.UPID    // who gets messages instead of an HTTP answer; zero: nobody
+	life   context.Context    // of a driver
+	hangUp context.CancelFunc // its link broke
 
 	mu        sync.Mutex
 	framework string // once subscribed
@@ -112,9 +117,8 @@ func (st *stream) take() (events []any, ended, overflow bool) {
 const writeLimit = time.Minute
 
 // serveStream writes events until the stream or its reader ends.
-func (s *Server) serveStream(ctx context.Context, w http.ResponseWriter, st *stream) {
-	out := &streamWriter{w: w, control: http.NewResponseController(w), json: st.json}
-	why := s.pump(ctx, out, st, &encoder{s: s, st: st, out: out})
+func (s *Server) serveStream(ctx context.Context, st *stream, out eventWriter) {
+	why := s.pump(ctx, st, out)
 	framework := st.leave()
 	s.registry.disconnect(st)
 	if framework != "" {
@@ -123,13 +127,15 @@ func (s *Server) serveStream(ctx context.Context, w http.ResponseWriter, st *str
 	s.log.Info("event stream ended", "framework", framework, "name", st.info.Load().Name, "because", why)
 }
 
-// eventWriter encodes the events of one kind of stream.
+// eventWriter encodes the events of one kind of stream and sends them at the
+// latest when flushed, from where an error ends the stream.
 type eventWriter interface {
 	event(any)
 	heartbeat()
+	flush() error
 }
 
-func (s *Server) pump(ctx context.Context, w *streamWriter, st *stream, enc eventWriter) string {
+func (s *Server) pump(ctx context.Context, st *stream, out eventWriter) string {
 	heartbeat := time.NewTicker(s.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for {
@@ -139,7 +145,7 @@ func (s *Server) pump(ctx context.Context, w *streamWriter, st *stream, enc even
 		case <-s.stopped:
 			return "the master stops"
 		case <-heartbeat.C:
-			enc.heartbeat()
+			out.heartbeat()
 		case <-st.ready:
 		}
 		events, ended, overflow := st.take()
@@ -148,15 +154,19 @@ func (s *Server) pump(ctx context.Context, w *streamWriter, st *stream, enc even
 			return "it read too slowly"
 		}
 		for _, e := range events {
-			enc.event(e)
+			out.event(e)
 		}
-		if err := w.flush(); err != nil {
+		if err := out.flush(); err != nil {
 			return err.Error()
 		}
 		if ended {
 			return "the master closed it"
 		}
 	}
+}
+
+func newStreamWriter(w http.ResponseWriter, json bool) *streamWriter {
+	return &streamWriter{w: w, control: http.NewResponseController(w), json: json}
 }
 
 // streamWriter collects records and writes them in few pieces: protobuf by the
@@ -216,6 +226,9 @@ func (s *Server) toFramework(e master.ToFramework) {
 }
 
 func (s *Server) subscribed(st *stream, framework string) {
+	if now, _ := s.registry.caller(framework); now == st {
+		return // a driver is told once more
+	}
 	if !st.subscribed(framework) {
 		s.put(master.Disconnect{Framework: framework, Stream: st.id})
 		return
