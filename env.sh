@@ -3,6 +3,7 @@
 #
 #   eval "$(bash env.sh mesos)"
 #
+# With --triton=PROFILE, those of a cluster that start.sh --triton=PROFILE made.
 # For a team (start.sh --endpoint) the docker command, too, is pointed at what
 # the team sees. With --unset, all that is taken back:
 #
@@ -13,12 +14,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/scripts/lib.sh"
 . "$root/scripts/cluster.sh"
 
-usage() { fail "env.sh takes the name of a cluster, and --unset; \"$1\" is neither"; }
+usage() { fail "env.sh takes the name of a cluster, --triton=PROFILE and --unset; \"$1\" is none of these"; }
 
-cluster="" unset=false
+cluster="" unset=false profile=""
 for word in "$@"; do
   case $word in
     --unset) unset=true ;;
+    --triton=*) profile=${word#*=} ;;
     -*) usage "$word" ;;
     *) if [ -n "$cluster" ]; then usage "$word"; fi; cluster=$word ;;
   esac
@@ -36,7 +38,8 @@ if $unset; then
   fi
   exit
 fi
-if sim_running "$cluster"; then
+find_datacenter "$profile"
+if ! $triton && sim_running "$cluster"; then
   read -r MASTER MARATHON <"$(sim_dir "$cluster")/ports"
   CONSUL=""
 elif ! have docker || ! read_ports "$cluster" 2>/dev/null; then
@@ -48,4 +51,4 @@ export MESOS_MASTER=$MASTER
 export MARATHON=$MARATHON
 export CONSUL=$CONSUL
 END
-if ! sim_running "$cluster" && is_team "$cluster"; then team_env "$cluster"; fi
+if ! $triton && ! sim_running "$cluster" && is_team "$cluster"; then team_env "$cluster"; fi

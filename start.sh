@@ -11,9 +11,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
   cat <<'EOF'
-usage: ./start.sh [cluster] [--no-open] [--endpoint | --sim]
-       ./start.sh [cluster] --status
-       ./start.sh [cluster] --down
+usage: ./start.sh [cluster] [--no-open] [--endpoint | --sim | --triton[=PROFILE]]
+       ./start.sh [cluster] [--triton=PROFILE] --status
+       ./start.sh [cluster] [--triton=PROFILE] --down
 
 Brings up a cluster, named "mesos" unless you say otherwise: a Mesos master, a
 virtual agent that runs tasks as containers of the Docker engine, Marathon and
@@ -22,6 +22,9 @@ Consul. Several clusters can live side by side on one engine.
   --no-open   do not open the browser
   --endpoint  the cluster of a team: it has no access to the engine but through a
               Triton-style endpoint, which shows it only what is its own
+  --triton    the cluster itself is on a Triton data center (docs/triton.md): PROFILE is
+              one of the triton command, or a folder of sdc-docker-setup.sh; without
+              it, the data center that the docker command talks to
   --sim       no Docker: one process with a simulated data center
   --status    say what runs and where
   --down      remove the cluster with its tasks, its state and its network
@@ -35,7 +38,7 @@ EOF
 }
 
 parse() {
-  cluster="" action=start open=true sim=false team=false
+  cluster="" action=start open=true sim=false team=false on_triton=false profile=""
   while [ $# -gt 0 ]; do
     case $1 in
       --down) action=down ;;
@@ -43,6 +46,8 @@ parse() {
       --no-open) open=false ;;
       --sim) sim=true ;;
       --endpoint) team=true ;;
+      --triton) on_triton=true ;;
+      --triton=*) on_triton=true profile=${1#*=} ;;
       -h | --help) usage && exit 0 ;;
       -*) fail "\"$1\" is no option of start.sh: ./start.sh --help lists them" ;;
       *)
@@ -55,6 +60,7 @@ parse() {
   done
   : "${cluster:=mesos}"
   if $team && $sim; then fail "--endpoint and --sim do not go together: a simulated cluster has no engine to share"; fi
+  if $on_triton && { $team || $sim; }; then fail "--triton goes with neither --endpoint nor --sim: it is the account's cluster on a data center"; fi
 }
 
 # ---- start -----------------------------------------------------------------
@@ -80,6 +86,22 @@ start() {
   ensure_sample_images
   wait_for_roles "$fresh"
   start_consul
+  show_next_steps
+}
+
+# start_on_triton does without an engine: the data center has all that there is.
+start_on_triton() {
+  local fresh=true
+  need_curl
+  if [ -n "$(role_container "$cluster" master)" ]; then fresh=false; fi
+  say "Starting the cluster \"$cluster\" on the data center at $DOCKER_HOST."
+  if ! triton_roles; then
+    undo_if "$fresh"
+    fail "the cluster's containers did not start: the messages above say why"
+  fi
+  triton_ports "$cluster"
+  wait_for_roles "$fresh"
+  wait_until Consul consul false 90 consul_leads
   show_next_steps
 }
 
@@ -244,7 +266,7 @@ status() {
   role_status agent "" ""
   role_status marathon "$MARATHON" "http://$MARATHON/ping"
   role_status consul "$CONSUL" "http://$CONSUL/v1/status/leader"
-  if is_team "$cluster"; then
+  if ! $triton && is_team "$cluster"; then
     role_status endpoint "" ""
     say "  tasks: $(team_docker "$cluster" ps -q | wc -l | tr -d ' ') running containers, seen through the endpoint at $(endpoint_address)"
   else
@@ -256,7 +278,7 @@ role_status() { # <role> <address> <url>
   local id state=missing word=""
   id=$(role_container "$cluster" "$1")
   if [ "$1" = endpoint ]; then id=$(endpoint_container); fi
-  if [ -n "$id" ]; then state=$(docker inspect --format '{{.State.Status}}' "$id"); fi
+  if [ -n "$id" ]; then state=$(docker inspect --format '{{if .State.Running}}running{{else}}stopped{{end}}' "$id"); fi
   if [ -n "$3" ]; then
     if answers "$3"; then word="answers at http://$2"; else word="does not answer at http://$2"; fi
   fi
@@ -265,8 +287,10 @@ role_status() { # <role> <address> <url>
 
 parse "$@"
 leave_team_view
+if ! $sim; then find_datacenter "$profile"; fi
+if $on_triton; then need_datacenter; fi
 case $action in
-  start) if $sim; then sim_start "$cluster"; else start; fi ;;
+  start) if $sim; then sim_start "$cluster"; elif $triton; then start_on_triton; else start; fi ;;
   down) down ;;
   status) status ;;
 esac

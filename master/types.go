@@ -118,5 +118,7 @@ type Launch struct {
 	Origin            []byte
 	Invalid           string
 	Unauthorized      bool // that is what is wrong with it
-	Group             bool // of a task group: refused under a reason of its own
+
+	Group        string // tasks that follow each other with the same one are a group; "": on its own
+	GroupInvalid string // what is wrong with the group as a whole, said by its first task
 }

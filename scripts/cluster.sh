@@ -2,6 +2,8 @@
 # env.sh after lib.sh.
 # shellcheck shell=bash disable=SC2154,SC2034
 . "$root/scripts/team.sh"
+. "$root/scripts/places.sh"
+. "$root/scripts/triton.sh"
 
 # COMPOSE_OVERRIDE is a further file for Compose: that of teams.
 COMPOSE_OVERRIDE=""
@@ -103,6 +105,10 @@ copy_certs() { # <folder> <container>
 # engine; it fails if there is none.
 read_ports() { # <cluster>
   local address master marathon consul
+  if $triton; then
+    triton_ports "$1"
+    return
+  fi
   read -r address master marathon consul <<EOF
 $(cluster_ports "$1")
 EOF
@@ -175,6 +181,10 @@ cluster_network() { # <cluster>
 }
 
 cluster_exists() { # <cluster>
+  if $triton; then
+    [ -n "$(role_containers "$1")$(task_containers "$1")" ]
+    return
+  fi
   [ -n "$(role_containers "$1")$(task_containers "$1")$(cluster_network "$1")$(team_keys "$1")" ]
 }
 
@@ -182,6 +192,11 @@ cluster_exists() { # <cluster>
 # first, so that nobody replaces the tasks.
 remove_cluster() { # <cluster>
   local quiet=0
+  if $triton; then
+    remove_triton "$1"
+    return
+  fi
+  remove_places "$1"
   if is_team "$1"; then
     remove_team "$1"
     return

@@ -19,7 +19,7 @@ case ${1:-} in
   --endpoint) team=true a=ep-a b=ep-b stranger=mesopool-ep-stranger ;;
   *) fail "\"$1\" is no argument of scripts/e2e.sh; it takes --endpoint" ;;
 esac
-passed=0 failed=0 tagged=false
+east=mesopool-e2e-east datacenter="" passed=0 failed=0 tagged=false
 log=$(mktemp)
 
 # ---- the harness -----------------------------------------------------------
@@ -65,11 +65,12 @@ explain() {
 }
 
 cleanup() {
-  docker rm -f "$stranger" >/dev/null 2>&1 || true
+  stop_datacenter
+  docker rm -f -v "$stranger" "$east" >/dev/null 2>&1 || true
   ./start.sh "$a" --down >/dev/null 2>&1 || true
   ./start.sh "$b" --down >/dev/null 2>&1 || true
   if $tagged; then docker rmi nginx:latest >/dev/null 2>&1 || true; fi
-  rm -rf "$log" "$log.certs" "$log.stolen"
+  rm -rf "$log" "$log.certs" "$log.stolen" "$log.east" "$log.dc"
 }
 
 # use sets MARATHON, MESOS_MASTER and CONSUL; docker stays that of the engine.
@@ -209,7 +210,7 @@ test_start() {
 prints() { # <text> <command...>
   local text=$1
   shift
-  "$@" 2>&1 | grep -q -e "$text"
+  "$@" 2>&1 | grep -e "$text"
 }
 
 test_hello() {
@@ -237,8 +238,11 @@ test_scale() {
   expect 'PUT {"instances": 2}' 1 api PUT /v2/apps/hello '{"instances": 2}'
   expect "scaled to 2" 60 count "$a" 2 mesopool/hello:demo
   expect "Consul lists 2" 30 passing hello 2
-  expect "the audit finds that all parts agree" 60 dist/e2e-mesopool audit --cluster "$a"
+  expect "the audit finds that all parts agree" 60 audit
 }
+
+# audit sees the containers as the cluster's owners do.
+audit() { if $team; then in_view dist/e2e-mesopool audit --cluster "$a"; else dist/e2e-mesopool audit --cluster "$a"; fi; }
 
 # test_nginx posts the definition of 2015 as it is. Where no registry can give
 # nginx, another web server lends itself to that name for the time being.
@@ -449,6 +453,74 @@ agent_has_no_engine() { # <team>
     docker inspect --format '{{json .Config.Env}}' "$id" | grep -q '"DOCKER_HOST=tcp://endpoint:2376"'
 }
 
+# test_places gives the first team an agent for a further data center, which is
+# simulated: an endpoint of its own, at an address that all reach.
+test_places() {
+  local gateway apps
+  gateway=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
+  mkdir -p "$log.east"
+  docker run -d --name "$east" --publish "$gateway::2376" mesopool/mesopool:local endpoint --state=/state --ip=0.0.0.0 --hostname="$gateway" >/dev/null
+  expect "a further data center is there" 10 docker exec "$east" /mesopool endpoint account add agents --state=/state
+  docker cp "$east:/state/accounts/agents/certs/." "$log.east" >/dev/null
+  echo "export DOCKER_HOST=tcp://$(docker port "$east" 2376 | head -1)" >"$log.east/env.sh"
+  expect "start-agents.sh starts an agent for it" 5 scripts/start-agents.sh "$a" "$log.east=us-east/us-east-1"
+  expect "running it again is harmless" 5 scripts/start-agents.sh "$a" "$log.east=us-east/us-east-1"
+  expect "the cluster has two agents" 30 two_agents
+  apps='{"id":"/east","cmd":"sleep infinity","instances":2,"cpus":0.1,"mem":32,"container":{"type":"DOCKER","docker":{"image":"any"}},"constraints":[["zone","CLUSTER","us-east-1"]]}'
+  expect "an app is bound to the further data center" 1 api POST /v2/apps "$apps"
+  expect "its tasks run there" 30 there 2
+  expect "start-agents.sh --remove" 10 scripts/start-agents.sh "$a" --remove
+  expect "nothing of the cluster runs there any more" 1 there 0
+  expect "DELETE of the app" 1 api DELETE '/v2/apps/east?force=true'
+}
+
+# test_triton has a whole cluster on a data center: an endpoint of this machine,
+# with the engine behind it, plays the Triton.
+test_triton() {
+  local gateway consul
+  if [ ! -d "/proc/$(docker inspect --format '{{.State.Pid}}' "$stranger")" ]; then
+    say "SKIPPED: a cluster on a data center needs the engine's machine"
+    return
+  fi
+  gateway=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
+  consul=$(docker inspect --format '{{.Config.Image}}' "$(role_container "$a" consul)")
+  mkdir -p "$log.dc"
+  dist/e2e-mesopool endpoint account add cloud --state="$log.dc/state" --certs="$log.dc/profile" '--image=*' >/dev/null
+  dist/e2e-mesopool endpoint --state="$log.dc/state" --backend=engine --name=e2e-dc --ip="$gateway" --port=0 --cloudapi-port=0 >"$log.dc/out" 2>&1 &
+  datacenter=$!
+  expect "a data center is there" 10 knows_port
+  echo "export DOCKER_HOST=tcp://$gateway:$(knows_port)" >"$log.dc/profile/env.sh"
+  export MESOPOOL_TRITON_IMAGE=mesopool/mesopool:local MESOPOOL_CONSUL_IMAGE=$consul
+  expect "start.sh --triton brings a cluster up on it" 1 ./start.sh dc --triton="$log.dc/profile" --no-open
+  unset MESOPOOL_TRITON_IMAGE MESOPOOL_CONSUL_IMAGE
+  expect "running it again is harmless" 1 ./start.sh dc --triton="$log.dc/profile" --no-open
+  expect "--status finds its parts" 1 prints 'marathon *running *answers' ./start.sh dc --triton="$log.dc/profile" --status
+  eval "$(bash env.sh dc --triton="$log.dc/profile")"
+  expect "it has one agent" 10 one_agent
+  expect "it takes hello.json" 1 api POST /v2/apps @compose/tasks/hello.json
+  expect "its container runs, with a public address" 60 prints '0.0.0.0:80->80' dc_docker ps --filter "label=$TASK_LABEL=dc"
+  expect "Consul lists it with a passing check" 30 passing hello 1
+  expect "start.sh --down" 1 ./start.sh dc --triton="$log.dc/profile" --down
+  expect "nothing of the account is left" 1 test -z "$(dc_docker ps -aq)"
+  stop_datacenter
+  use "$a"
+}
+
+knows_port() { sed -n 's/.*advertised=[^ ]*:\([0-9]*\).*backend=.*/\1/p' "$log.dc/out" | grep .; }
+dc_docker() { (find_place "$log.dc/profile" && read_place && place_docker "$@"); }
+
+stop_datacenter() {
+  if [ -z "$datacenter" ]; then return 0; fi # in a trap, return alone would repeat the exit's status
+  kill "$datacenter" 2>/dev/null || true
+  wait "$datacenter" 2>/dev/null || true
+  datacenter=""
+  docker ps -aq --filter label=mesopool.endpoint=e2e-dc | remove_containers
+  docker network ls -q --filter label=mesopool.endpoint=e2e-dc | xargs -r docker network rm >/dev/null
+}
+
+two_agents() { [ "$(agents_of)" = 2 ]; }
+there() { [ "$(find_place "$log.east" && read_place && place_docker ps -aq | grep -c .)" = "$1" ]; }
+
 # test_views: env.sh points docker at the team's view, and back.
 test_views() {
   expect "env.sh points docker at what the team sees" 1 sees_own
@@ -474,6 +546,8 @@ test_two_clusters
 if $team; then
   test_views
   test_isolation
+  test_places
+  test_triton
 fi
 test_removal
 finish

@@ -49,12 +49,13 @@ Everything that it makes is taken away again.`,
 	f.Bool("restart", false, "memory: restart the agent with all tasks running, and measure its recovery")
 	f.Bool("durable", false, "memory: keep the agent's state in a file, as a real agent does")
 	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	f.String("heap-profile", "", "memory: write what holds memory when all tasks run to this file, for go tool pprof")
 	f.Bool("json", false, "print JSON instead of a table")
 	pause := &cobra.Command{
 		Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error { <-cmd.Context().Done(); return nil },
 	}
-	cmd.AddCommand(pause, newBenchMaster(), newBenchMarathon(), newBenchReport())
+	cmd.AddCommand(pause, newBenchMaster(), newBenchMarathon(), newBenchEndpoint(), newBenchReport())
 	return cmd
 }
 
@@ -148,6 +149,56 @@ func runBenchMarathon(cmd *cobra.Command, _ []string) error {
 	clearProgress(cmd)
 	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
 	return c.print(r, func(w io.Writer) { bench.WriteMarathon(w, &r) })
+}
+
+func newBenchEndpoint() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "endpoint", Args: noArgs, RunE: runBenchEndpoint,
+		Short: "Measure agents of several tenants on a Triton-style endpoint",
+		Long: `Measures the endpoint with a simulated data center behind it, and agents of several
+tenants that use it over TLS on the loopback. In turn: everything is launched, the
+agents start anew and take stock of all there is, and nothing happens for a while.
+What one more, small tenant waits for its answers is measured before and among all
+others' containers.`,
+	}
+	f := cmd.Flags()
+	f.Int("containers", 100_000, "how many containers, in all")
+	f.Int("tenants", 4, "how many tenants")
+	f.Int("rounds", 1, "how many times")
+	f.Duration("idle", time.Minute, "how long to watch when nothing happens")
+	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	f.Bool("json", false, "print JSON instead of a table")
+	return cmd
+}
+
+func runBenchEndpoint(cmd *cobra.Command, _ []string) error {
+	v, err := settings(cmd, nil)
+	if err != nil {
+		return err
+	}
+	o := bench.EndpointOptions{
+		Containers: v.GetInt("containers"), Tenants: v.GetInt("tenants"), Idle: v.GetDuration("idle"), Progress: cmd.ErrOrStderr(),
+	}
+	if o.Tenants < 1 || o.Containers < o.Tenants || o.Idle <= 0 {
+		return exit(exitUsage, "--containers %d, --tenants %d, --idle %v: every tenant must have a container, and the time must be above 0", o.Containers, o.Tenants, o.Idle)
+	}
+	stop, err := profile(v.GetString("cpu-profile"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tuneGC()
+	var results []bench.EndpointResult
+	for range max(1, v.GetInt("rounds")) {
+		r, err := bench.RunEndpoint(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		results = append(results, r)
+	}
+	clearProgress(cmd)
+	c := &printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}
+	return c.print(results, func(w io.Writer) { bench.WriteEndpoint(w, results) })
 }
 
 func newBenchReport() *cobra.Command {
@@ -304,6 +355,10 @@ func printBench(w io.Writer, r *benchReport) {
 	}
 	t.Flush()
 	for _, x := range r.Results {
+		if c := x.Recovery; c.Took > 0 {
+			fmt.Fprintf(w, "%s: recovered in %v; %d pings answered meanwhile, the longest wait %v; the agent holds %d bytes a task, of which %d describe the task\n",
+				x.Name, c.Took.Round(time.Millisecond), c.Pings, c.Ping.Round(time.Millisecond), c.PerTask, c.Spec)
+		}
 		if x.Failed > 0 {
 			fmt.Fprintf(w, "%s: the first failure was %s\n", x.Name, x.FirstFail)
 		}
@@ -323,6 +378,14 @@ func benchMemory(cmd *cobra.Command, v *viper.Viper) ([]bench.Result, error) {
 		Spec: task.Spec{Name: "bench", Image: "bench"}, Tasks: either(v.GetInt("tasks"), 50_000), InFlight: either(v.GetInt("in-flight"), 1000),
 		Store: func() (store.Store, error) { return store.NewMemory(), nil }, Progress: cmd.ErrOrStderr(),
 		Idle: v.GetDuration("idle"), Restart: v.GetBool("restart"), Leave: true,
+	}
+	if path := v.GetString("heap-profile"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		o.Heap = f
 	}
 	if v.GetBool("durable") {
 		dir, err := os.MkdirTemp("", "mesopool-bench-")

@@ -101,6 +101,9 @@ func certificates(getenv func(string) string) (dir string, err error) {
 	if missing > 0 {
 		return "", exit(exitUsage, "TLSCA, TLSCERT and TLSKEY go together: the texts of ca.pem, cert.pem and key.pem")
 	}
+	if err := os.MkdirAll(os.TempDir(), os.ModeSticky|0o777); err != nil { // an image of one binary has none
+		return "", fmt.Errorf("a folder for the certificates: %w", err)
+	}
 	if dir, err = os.MkdirTemp("", "mesopool-certs-"); err != nil {
 		return "", fmt.Errorf("a folder for the certificates: %w", err)
 	}

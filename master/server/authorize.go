@@ -42,37 +42,41 @@ func (s *Server) registrationProblem(f *master.FrameworkInfo) string {
 	return fmt.Sprintf("Not authorized to register framework %s with roles { %s }", f.ID, strings.Join(f.Roles, ", "))
 }
 
-// forbidLaunches refuses the launches of tasks that a framework may not run; of
-// a group, all if it may not run one.
-func (s *Server) forbidLaunches(f *master.FrameworkInfo, tasks []*mesosv1.TaskInfo, launches []master.Launch) {
+// forbidLaunches refuses the launches as users that a framework may not run
+// tasks as; of a group all, if it may not run one. The users are those of the
+// launches, before their executors are filled in.
+func (s *Server) forbidLaunches(f *master.FrameworkInfo, users []string, launches []master.Launch) {
 	acls := s.cfg.Auth.ACLs
 	if acls == nil {
 		return
 	}
-	for i, t := range tasks {
-		user := taskUserOf(t, f.User)
+	for i, user := range users {
 		if acls.Allows(frameworkSubject(f), authz.RunTask, user) {
 			continue
 		}
-		id := t.GetTaskId().GetValue()
-		why := fmt.Sprintf("Task '%s' is not authorized to launch task %s of framework %s under user '%s'", id, id, f.ID, user)
+		l := &launches[i]
+		why := fmt.Sprintf("Task '%s' is not authorized to launch task %s of framework %s under user '%s'", l.ID, l.ID, f.ID, user)
 		for k := range launches {
-			if k == i || launches[k].Group {
+			if k == i || l.Group != "" {
 				launches[k].Invalid, launches[k].Unauthorized = why, true
 			}
 		}
 	}
 }
 
-// taskUserOf is whom a task will run as.
-func taskUserOf(t *mesosv1.TaskInfo, frameworkUser string) string {
-	switch {
-	case t.GetCommand() != nil && t.Command.User != nil:
-		return t.Command.GetUser()
-	case t.GetExecutor().GetCommand() != nil && t.Executor.Command.User != nil:
-		return t.Executor.Command.GetUser()
+// usersOf are whom tasks will run as.
+func usersOf(tasks []*mesosv1.TaskInfo, frameworkUser string) []string {
+	out := make([]string, len(tasks))
+	for i, t := range tasks {
+		out[i] = frameworkUser
+		switch {
+		case t.GetCommand() != nil && t.Command.User != nil:
+			out[i] = t.Command.GetUser()
+		case t.GetExecutor().GetCommand() != nil && t.Executor.Command.User != nil:
+			out[i] = t.Executor.Command.GetUser()
+		}
 	}
-	return frameworkUser
+	return out
 }
 
 // forbidden says whether somebody may not do an operation
