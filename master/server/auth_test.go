@@ -396,7 +396,7 @@ func TestViewACLs(t *testing.T) {
 	only := func(action, object, value string) string {
 		return `"` + action + `":[{"principals":{"values":["ops"]},"` + object + `":{"type":"ANY"}},{"principals":{"values":["viewer"]},"` + object + `":{"values":["` + value + `"]}}]`
 	}
-	m := secure(t, `{"permissive": false,"register_frameworks":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],"run_tasks":[{"principals":{"type":"ANY"},"users":{"type":"ANY"}}],
+	m := secure(t, `{"permissive": false,"register_agents":[{"principals":{"type":"ANY"},"agents":{"type":"ANY"}}],"register_frameworks":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],"run_tasks":[{"principals":{"type":"ANY"},"users":{"type":"ANY"}}],
 		"reserve_resources":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],"update_quotas":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],
 		"update_weights":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],`+
 		strings.Join([]string{only("view_frameworks", "users", "www"), only("view_tasks", "users", "www"), only("view_executors", "users", "www"), only("view_roles", "roles", "web"), only("get_quotas", "roles", "web")}, ",")+`}`)
@@ -496,6 +496,18 @@ func TestViewACLs(t *testing.T) {
 		if seen = string(record); strings.Contains(seen, "secret") {
 			t.Fatalf("the viewer hears of %s", seen)
 		}
+	}
+}
+
+// TestAgentACL: agents that may not register are not heard.
+func TestAgentACL(t *testing.T) {
+	m := secure(t, `{"register_agents":[{"principals":{"type":"ANY"},"agents":{"type":"NONE"}}]}`)
+	a := startGenuine(t, m)
+	a.send(genuineRegistration())
+	a.back("S1", nil)
+	m.until(t, "two messages dropped", func(*master.Snapshot) bool { return m.tally.dropped.Load() == 2 })
+	if snap, err := m.Snapshot(context.Background()); err != nil || len(snap.Agents) != 0 {
+		t.Errorf("%d agents, %v", len(snap.Agents), err)
 	}
 }
 
