@@ -3,9 +3,7 @@ package cli
 import (
 	"context"
 	"log/slog"
-	"os"
 
-	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 
 	"github.com/mesopool/mesopool/master/server"
@@ -13,31 +11,15 @@ import (
 	"github.com/mesopool/mesopool/mesos/detect"
 )
 
-func authenticationFlags(f *pflag.FlagSet) {
-	f.String("credentials", "", "a file with the principals and secrets of agents and frameworks (CRAM-MD5), as Mesos has them")
-	f.Bool("authenticate-agents", false, "only agents that prove who they are with one of --credentials may register")
-	f.Bool("authenticate-frameworks", false, "only scheduler drivers that prove who they are with one of --credentials may subscribe")
-}
-
-// authentication reads who must prove who he is, and how.
-func authentication(v *viper.Viper) (server.Authentication, error) {
+// authentication is that of agents and scheduler drivers.
+func authentication(v *viper.Viper, known credentials.Known) (server.Authentication, error) {
 	out := server.Authentication{Agents: v.GetBool("authenticate-agents"), Frameworks: v.GetBool("authenticate-frameworks")}
-	path := v.GetString("credentials")
-	if path == "" {
-		if out.Agents || out.Frameworks {
-			return out, exit(exitUsage, "--authenticate-agents and --authenticate-frameworks need --credentials: nobody could prove who he is")
-		}
-		return out, nil
+	switch {
+	case known.Len() > 0:
+		out.Secrets = known.Secret
+	case out.Agents || out.Frameworks:
+		return out, exit(exitUsage, "--authenticate-agents and --authenticate-frameworks need --credentials: nobody could prove who he is")
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return out, exit(exitUsage, "--credentials: %w", err)
-	}
-	known, err := credentials.Parse(text)
-	if err != nil {
-		return out, exit(exitUsage, "--credentials %s: %w", path, err)
-	}
-	out.Secrets = known.Secret
 	return out, nil
 }
 

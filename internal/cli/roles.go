@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"math"
@@ -47,6 +48,9 @@ type masterRole struct {
 	store    store.Store
 	core     master.Config
 	election server.Election // nil: there is one master
+	auth     server.Auth
+	limits   *server.Limits
+	tls      *peerTLS
 
 	authentication server.Authentication
 	consul         string
@@ -58,14 +62,15 @@ func (r *masterRole) run(ctx context.Context) error {
 	var s *server.Server
 	started := time.Now()
 	pages := web.MasterPage(func(ctx context.Context, filter string) (*web.Cluster, error) {
-		snapshot, err := s.Snapshot(ctx)
+		snapshot, err := s.Visible(ctx)
 		if err != nil {
 			return nil, err
 		}
 		return clusterView(snapshot, r.cluster, r.at.advertise.String(), started, filter), nil
 	})
+	listener, dial := r.tls.wrap(r.at.listener)
 	s, err := server.New(server.Config{
-		Listener: r.at.listener, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
+		Listener: listener, Dial: dial, Auth: r.auth, Limits: r.limits, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
 		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election, Authentication: r.authentication,
 	})
 	if err != nil {
@@ -312,6 +317,8 @@ type marathonRole struct {
 	webUI    string
 	store    store.Store
 	core     marathon.Config
+	self     identity    // to the master
+	tls      *tls.Config // to the master; nil: plain text
 	consul   string
 	log      *slog.Logger
 }
@@ -326,6 +333,7 @@ func (r *marathonRole) run(ctx context.Context) error {
 	}
 	client := scheduler.New(scheduler.Config{
 		Framework: r.framework(run.FrameworkID()), Master: r.master.Address, Log: r.log,
+		Principal: r.self.principal, Secret: r.self.secret, Dial: dialer(r.tls),
 	})
 	api := marathonapi.New(marathonapi.Config{
 		Runner: run, Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
@@ -349,6 +357,9 @@ func (r *marathonRole) framework(id string) *mesosv1.FrameworkInfo {
 	f := &mesosv1.FrameworkInfo{
 		User: new("root"), Name: &r.name, Hostname: &r.hostname, Checkpoint: new(true), FailoverTimeout: new(float64(7 * 24 * 3600)),
 		Roles: []string{r.role}, WebuiUrl: new(cmp.Or(r.webUI, "http://"+r.at.advertise.String())),
+	}
+	if r.self.principal != "" {
+		f.Principal = &r.self.principal
 	}
 	if id != "" {
 		f.Id = &mesosv1.FrameworkID{Value: &id}
