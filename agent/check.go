@@ -20,12 +20,12 @@ func (c *Core) startWatch(now time.Time, r *row) {
 	if r.Spec.Check == nil || r.watching {
 		return
 	}
-	r.watching = true
+	r.rare().watching = true
 	c.watchIn(now, r, r.Spec.Check.Delay)
 }
 
 func (c *Core) watchIn(now time.Time, r *row, d time.Duration) {
-	r.watchAt = now.Add(d)
+	r.rare().watchAt = now.Add(d)
 	c.wakes.add(r.watchAt, r)
 }
 
@@ -35,7 +35,7 @@ func (r *row) watchable() bool {
 }
 
 func (c *Core) watch(r *row, fx []Effect) []Effect {
-	r.watchAt = time.Time{}
+	r.rare().watchAt = time.Time{}
 	if !r.watchable() {
 		return fx
 	}

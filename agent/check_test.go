@@ -78,10 +78,7 @@ func TestEveryStatusHasTheCheck(t *testing.T) {
 		}
 		diff(t, short(s.State), want, s.Check)
 	}
-	saved, err := lean(&r.Record).full(r.Spec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	saved := reread(t, &r.Record)
 	again := newHarness(t, testConfig())
 	again.step(Recover{Tasks: []Record{saved}, Frameworks: []Framework{aware}})
 	again.step(seen(container("t", provider.StateExited, exit(0))))

@@ -53,6 +53,7 @@ type Core struct {
 	kept       map[string]kept // by container ID: those that gc has
 	completed  []Completed     // at most maxCompleted
 	endings    Counts
+	amounts    amounts
 	refusals   map[task.Reason]uint64 // tasks that did not run here, by why
 	wakes      wakes
 	drain      *DrainConfig // nil: not draining
@@ -70,36 +71,27 @@ type framework struct {
 // queue of updates.
 type row struct {
 	Record
-	key    task.Key
-	orphan bool
+	*extra
+	key task.Key
 
-	seen     provider.State
 	epoch    int // of the watch that told it last
-	inFlight Op
-	again    bool // ask again when the call in flight is done
-	look     bool // an inspection must say what became of the container
 	failures int
 	tryAt    time.Time // no call before
-	failing  time.Time // since when each launch was answered with a failure
-	troubles []string  // what the framework was told about its launch
 
-	announced bool
-	addressed bool // it was announced with an address
-	resends   int
-	resendAt  time.Time
+	resends  int
+	resendAt time.Time
 
 	deadline time.Time // when the task must have ended
 	check    *checker  // nil before the container is up, or without a health check
 	checkAt  time.Time // of the next probe
 
-	last string // what the last status said, for a row that is silent
-
-	watching bool      // checks without consequences have begun
-	watchAt  time.Time // of the next one
-
-	session   uint64    // an executor's; 0: it is not connected
-	met       bool      // it has been connected since the agent started
-	connectBy time.Time // when an executor must have connected
+	orphan    bool
+	seen      provider.State
+	inFlight  Op
+	again     bool // ask again when the call in flight is done
+	look      bool // an inspection must say what became of the container
+	announced bool
+	addressed bool // it was announced with an address
 }
 
 // NewCore returns a core without tasks.
@@ -237,6 +229,7 @@ func (c *Core) partitionAware(id string) bool {
 }
 
 func (c *Core) add(r *row) {
+	c.share(r)
 	c.tasks[r.key] = r
 	c.joinPod(r)
 	if f := c.frameworks[r.key.Framework]; f != nil {

@@ -599,7 +599,7 @@ func TestRunningCarriesTheDescription(t *testing.T) {
 	r := h.core.tasks[key("t")]
 	diff(t, "data", "[{}]", string(r.Pending[0].Data))
 	diff(t, "addresses", []string{"10.0.0.1"}, r.Pending[0].Container.Addresses)
-	if r.Container.Raw != nil || r.History[1].Data != nil || lean(&r.Record).History[1].Data != nil {
+	if r.Container.Raw != nil || r.History[1].Data != nil || reread(t, &r.Record).History[1].Data != nil {
 		t.Error("the description is kept")
 	}
 }

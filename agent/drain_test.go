@@ -101,7 +101,7 @@ func TestDrainIsRemembered(t *testing.T) {
 	for _, in := range []Input{Launch{Framework: fw, Spec: spec("t")}, drain(&second, true)} {
 		fx = h.core.Step(t0, in, fx)
 	}
-	ops, err := newWriter().ops(fx)
+	ops, err := newWriter().write(fx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,7 +112,7 @@ func (c *Core) executorUp(now time.Time, holder *row, fx []Effect) []Effect {
 		c.housed(holder, r)
 	}
 	if !holder.met && holder.connectBy.IsZero() && !holder.ending() {
-		holder.connectBy = now.Add(c.patience(holder))
+		holder.rare().connectBy = now.Add(c.patience(holder))
 		c.wakes.add(holder.connectBy, holder)
 	}
 	return c.deliver(holder, fx)
@@ -130,7 +130,7 @@ func (c *Core) patience(holder *row) time.Duration {
 // notConnected ends an executor that has not connected in time (slave.cpp,
 // registerExecutorTimeout and reregisterExecutorTimeout).
 func (c *Core) notConnected(now time.Time, holder *row, fx []Effect) []Effect {
-	holder.connectBy = time.Time{}
+	holder.rare().connectBy = time.Time{}
 	if holder.session != 0 || holder.ending() {
 		return fx
 	}
@@ -157,7 +157,8 @@ func (c *Core) subscribe(now time.Time, in Subscribe, fx []Effect) []Effect {
 	if in.Session <= h.session { // a later one has overtaken it
 		return fx
 	}
-	h.session, h.met, h.connectBy = in.Session, true, time.Time{}
+	own := h.rare()
+	own.session, own.met, own.connectBy = in.Session, true, time.Time{}
 	if h.ending() {
 		return c.say(h, ShutDown{}, fx)
 	}
@@ -197,7 +198,7 @@ func (c *Core) undelivered(now time.Time, h *row, known []string, fx []Effect) [
 
 func (c *Core) unsubscribe(in Unsubscribe, fx []Effect) []Effect {
 	if h := c.holder(in.Framework, in.Executor); h != nil && h.session == in.Session {
-		h.session = 0
+		h.rare().session = 0
 	}
 	return fx
 }
@@ -295,7 +296,7 @@ func (c *Core) executorUpdate(now time.Time, in ExecutorUpdate, fx []Effect) []E
 // cut ends an executor's session.
 func (c *Core) cut(h *row, why string, fx []Effect) []Effect {
 	fx = c.say(h, Cut{why}, fx)
-	h.session = 0
+	h.rare().session = 0
 	return fx
 }
 

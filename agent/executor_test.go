@@ -139,10 +139,7 @@ func TestExecutorRecovery(t *testing.T) {
 	saved := Recover{Frameworks: []Framework{aware}}
 	for _, k := range []task.Key{key("a"), {Framework: "f1", ID: task.PodID("e")}} {
 		r := h.core.tasks[k]
-		again, err := lean(&r.Record).full(r.Spec)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again := reread(t, &r.Record)
 		diff(t, "heard", r.Heard, again.Heard)
 		if k == key("a") {
 			diff(t, "pending", r.Pending, again.Pending)

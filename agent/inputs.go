@@ -325,21 +325,21 @@ const (
 type Record struct {
 	Spec      task.Spec
 	Name      string
-	Stop      bool // the master wants the task's end
 	Cause     Cause
 	Why       string            // the cause's own words
 	Healthy   *bool             // what the last health check said; nil before
 	Checked   *task.CheckStatus // what the last check said; nil before
-	Silent    bool              // its framework is gone: no updates
 	Grace     *time.Duration
-	Tried     bool // a launch may have reached the provider
-	State     task.State
-	Container provider.Container
-	Pending   []task.Status // not acknowledged, oldest first: the end of the history
-	History   []task.Status // the last status of each state, oldest first, without data
-	Since     time.Time     // when the launch was asked for
+	Container provider.Container // without what the record says itself
+	Pending   []task.Status      // not acknowledged, oldest first: the end of the history
+	History   []task.Status      // the last status of each state, oldest first, without data
+	Since     time.Time          // when the launch was asked for
+	Shut      time.Time          // an executor was told to end, and is stopped then
+	Heard     []task.UUID        // of the executor's last updates
 
-	Handed bool        // a task: its executor was told of it; an executor: of a task
-	Shut   time.Time   // an executor was told to end, and is stopped then
-	Heard  []task.UUID // of the executor's last updates
+	State  task.State
+	Stop   bool // the master wants the task's end
+	Silent bool // its framework is gone: no updates
+	Tried  bool // a launch may have reached the provider
+	Handed bool // a task: its executor was told of it; an executor: of a task
 }

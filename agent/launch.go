@@ -83,6 +83,7 @@ func (r *row) left(k provider.Container) {
 	if k.State == provider.StateCreated && r.seen <= provider.StateCreated {
 		k.Raw = nil
 		r.seen, r.Container = k.State, k
+		r.slim()
 	}
 }
 

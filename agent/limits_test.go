@@ -214,10 +214,9 @@ func TestRepeatedUpdatesAreBounded(t *testing.T) {
 	if len(r.Pending) != maxPending {
 		t.Errorf("%d updates wait, want %d", len(r.Pending), maxPending)
 	}
-	saved := lean(&r.Record)
-	full, err := saved.full(r.Spec)
-	if err != nil || len(full.Pending) != maxPending || full.Pending[0].UUID != r.Pending[0].UUID || full.Healthy == nil || *full.Healthy {
-		t.Errorf("saved: %d pending, healthy %v, error %v", len(full.Pending), full.Healthy, err)
+	full := reread(t, &r.Record)
+	if len(full.Pending) != maxPending || full.Pending[0].UUID != r.Pending[0].UUID || full.Healthy == nil || *full.Healthy {
+		t.Errorf("saved: %d pending, healthy %v", len(full.Pending), full.Healthy)
 	}
 	h.move(move{in: Joined{}})
 	for range maxPending {

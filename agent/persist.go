@@ -54,26 +54,6 @@ type savedRecord struct {
 	Heard     []task.UUID           `json:",omitzero"`
 }
 
-func lean(r *Record) *savedRecord {
-	out := &savedRecord{
-		Name: r.Name, Stop: r.Stop, Cause: r.Cause, Why: r.Why, Healthy: r.Healthy, Checked: r.Checked, Silent: r.Silent, Grace: r.Grace,
-		Tried: r.Tried, State: r.State, Since: r.Since,
-		History: make([]task.Status, len(r.History)), Pending: len(r.Pending), Handed: r.Handed, Shut: r.Shut, Heard: r.Heard,
-	}
-	if r.Spec.Hosted() {
-		out.Data = pendingData(r.Pending)
-	}
-	if k := &r.Container; k.ID != "" {
-		out.Started = k.Started
-		out.Container = &task.ContainerStatus{ID: k.ID, Addresses: k.Addresses, Network: k.Network, Ports: k.Ports, PublishIP: k.PublishIP}
-	}
-	for i, s := range r.History {
-		s.Container = nil // the record's own, see full
-		out.History[i] = s
-	}
-	return out
-}
-
 // pendingData is what the updates carry; nil when none carries any.
 func pendingData(pending []task.Status) [][]byte {
 	if !slices.ContainsFunc(pending, func(s task.Status) bool { return len(s.Data) > 0 }) {
@@ -86,7 +66,7 @@ func pendingData(pending []task.Status) [][]byte {
 	return out
 }
 
-// full is the inverse of lean. Earlier statuses get the container as it was
+// full is the inverse of appendRecord. Earlier statuses get the container as it was
 // known last.
 func (s *savedRecord) full(spec task.Spec) (Record, error) {
 	r := Record{
@@ -102,8 +82,9 @@ func (s *savedRecord) full(spec task.Spec) (Record, error) {
 			ID: c.ID, Name: s.Name, Key: spec.Key, Addresses: c.Addresses, Network: c.Network, Ports: c.Ports, PublishIP: c.PublishIP, Started: s.Started,
 		}
 	}
+	container := containerStatus(&row{Record: r})
 	for i := range r.History {
-		r.History[i].Container = containerStatus(&row{Record: r})
+		r.History[i].Container = container
 	}
 	r.Pending = slices.Clone(r.History[len(r.History)-s.Pending:])
 	for i, data := range s.Data {
@@ -114,7 +95,11 @@ func (s *savedRecord) full(spec task.Spec) (Record, error) {
 
 // writer turns the effects that concern the store into its operations. It keeps
 // its memory from batch to batch.
-type writer struct{ marks map[task.Key]saveMark }
+type writer struct {
+	marks map[task.Key]saveMark
+	ops   []store.Op
+	text  []byte // what the operations hold
+}
 
 // saveMark is what a batch wants saved of a task.
 type saveMark struct {
@@ -122,57 +107,64 @@ type saveMark struct {
 	spec bool // the specification too
 }
 
-func newWriter() *writer { return &writer{map[task.Key]saveMark{}} }
+func newWriter() *writer { return &writer{marks: map[task.Key]saveMark{}} }
 
-// ops: of several saves of one task in a batch only the last is written: all
-// point to the same record, which by now is what the last one means.
-func (w *writer) ops(fx []Effect) ([]store.Op, error) {
+// write: of several saves of one task in a batch only the last is written: all
+// point to the same record, which by now is what the last one means. What it
+// returns holds until the next call.
+func (w *writer) write(fx []Effect) ([]store.Op, error) {
 	clear(w.marks)
 	for i, e := range fx {
 		if e, ok := e.(Save); ok {
 			w.marks[e.Key] = saveMark{i, e.Record != nil && (w.marks[e.Key].spec || e.Spec)}
 		}
 	}
-	var ops []store.Op
+	clear(w.ops)
+	w.ops, w.text = w.ops[:0], w.text[:0]
 	var err error
 	for i, e := range fx {
 		switch e := e.(type) {
 		case Save:
 			if mark := w.marks[e.Key]; mark.last == i {
-				ops, err = saveTask(ops, e, mark.spec)
+				err = w.task(e, mark.spec)
 			}
 		case SaveDrain:
-			ops, err = saveValue(ops, drainKey, e.Config == nil, e.Config)
+			err = w.value(drainKey, e.Config == nil, e.Config)
 		case SaveFramework:
-			ops, err = saveValue(ops, frameworkPrefix+e.ID, e.Framework == nil, e.Framework)
+			err = w.value(frameworkPrefix+e.ID, e.Framework == nil, e.Framework)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("agent: encode state: %w", err)
 		}
 	}
-	return ops, nil
+	return w.ops, nil
 }
 
-func saveTask(ops []store.Op, e Save, spec bool) ([]store.Op, error) {
+func (w *writer) task(e Save, spec bool) (err error) {
 	path := keyPath(e.Key)
 	if e.Record == nil {
-		return append(ops, store.Op{Key: specPrefix + path}, store.Op{Key: taskPrefix + path}), nil
+		w.ops = append(w.ops, store.Op{Key: specPrefix + path}, store.Op{Key: taskPrefix + path})
+		return nil
 	}
 	if spec {
-		var err error
-		if ops, err = saveValue(ops, specPrefix+path, false, &e.Record.Spec); err != nil {
-			return nil, err
+		if err := w.value(specPrefix+path, false, &e.Record.Spec); err != nil {
+			return err
 		}
 	}
-	return saveValue(ops, taskPrefix+path, false, lean(e.Record))
+	begin := len(w.text)
+	w.text, err = appendRecord(w.text, e.Record)
+	w.ops = append(w.ops, store.Op{Key: taskPrefix + path, Value: w.text[begin:]})
+	return err
 }
 
-func saveValue(ops []store.Op, key string, gone bool, value any) ([]store.Op, error) {
+func (w *writer) value(key string, gone bool, value any) error {
 	if gone {
-		return append(ops, store.Op{Key: key}), nil
+		w.ops = append(w.ops, store.Op{Key: key})
+		return nil
 	}
 	text, err := json.Marshal(value)
-	return append(ops, store.Op{Key: key, Value: text}), err
+	w.ops = append(w.ops, store.Op{Key: key, Value: text})
+	return err
 }
 
 // loadState reads what was saved before the last stop.

@@ -187,7 +187,7 @@ func (r *Runner) Run(ctx context.Context, link Link) error {
 // then lets everything else leave.
 func (r *Runner) batch(ctx context.Context, core *Core, inputs []any) error {
 	fx, views := step(core, inputs)
-	ops, err := r.state.ops(fx)
+	ops, err := r.state.write(fx)
 	if err != nil {
 		return err
 	}

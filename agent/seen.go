@@ -69,6 +69,7 @@ func (c *Core) observe(now time.Time, r *row, k provider.Container, fx []Effect)
 		k.Addresses, k.Network = r.Container.Addresses, r.Container.Network
 	}
 	r.Container = k
+	r.slim()
 	c.shareAddress(r)
 	fx = c.advance(now, r, fx)
 	if r.State.Rank() >= task.Running.Rank() { // it is large, and only that update carries it
@@ -94,7 +95,7 @@ func (c *Core) adoptOrphan(now time.Time, k provider.Container, grace time.Durat
 	case provider.StateGone:
 		return fx
 	case provider.StateUp:
-		r := &row{key: k.Key, orphan: true, seen: k.State, epoch: c.epoch, Record: Record{Name: k.Name, Stop: true, Container: k}}
+		r := &row{extra: nothing, key: k.Key, orphan: true, seen: k.State, epoch: c.epoch, Record: Record{Name: k.Name, Stop: true, Container: k}}
 		c.orphans[k.ID] = r
 		if grace > 0 {
 			c.retryAt(r, now.Add(grace))

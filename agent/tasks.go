@@ -13,7 +13,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		c.frameworks[f.ID] = &framework{Framework: f}
 	}
 	for _, rec := range in.Tasks {
-		r := &row{Record: rec, key: rec.Spec.Key}
+		r := &row{extra: nothing, Record: rec, key: rec.Spec.Key}
 		c.add(r)
 		c.limit(r)
 		fx = c.announceAgain(r, fx)
@@ -58,7 +58,7 @@ func (c *Core) launch(now time.Time, in Launch, fx []Effect) []Effect {
 
 // begin makes the row of a task that is to be launched.
 func (c *Core) begin(now time.Time, s task.Spec, fx []Effect) (*row, []Effect) {
-	r := &row{key: s.Key, Record: Record{
+	r := &row{extra: nothing, key: s.Key, Record: Record{
 		Spec: s, Name: ContainerName(c.cfg.Owner.Cluster, s.Key, s.Name), State: task.Staging, Since: now, Tried: true,
 	}}
 	r.Silent = s.HoldsPod()
@@ -73,7 +73,7 @@ func (c *Core) refuse(now time.Time, in Refuse, fx []Effect) []Effect {
 	}
 	c.refusals[in.Reason]++
 	_, fx = c.framework(in.Framework, fx)
-	r := &row{key: in.Key, Record: Record{Spec: task.Spec{Key: in.Key}, State: task.Staging, Since: now}}
+	r := &row{extra: nothing, key: in.Key, Record: Record{Spec: task.Spec{Key: in.Key}, State: task.Staging, Since: now}}
 	c.add(r)
 	fx = append(fx, Save{Key: in.Key, Record: &r.Record, Spec: true})
 	return c.update(now, r, task.Status{State: in.State, Source: task.SourceAgent, Reason: in.Reason, Message: in.Message}, fx)

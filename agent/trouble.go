@@ -18,9 +18,9 @@ const maxTroubles = 8
 // overdue says why a launch that has failed again is given up, "" if it is not.
 func (c *Core) overdue(now time.Time, r *row, err error) string {
 	if !answered(err) {
-		r.failing = time.Time{}
+		r.rare().failing = time.Time{}
 	} else if r.failing.IsZero() {
-		r.failing = now
+		r.rare().failing = now
 	}
 	switch retry := c.cfg.LaunchRetry; {
 	case r.Stop:
@@ -53,7 +53,7 @@ func (c *Core) trouble(now time.Time, r *row, err error, fx []Effect) []Effect {
 	if r.Stop || len(r.troubles) >= maxTroubles || slices.Contains(r.troubles, text) {
 		return fx
 	}
-	r.troubles = append(r.troubles, text)
+	r.rare().troubles = append(r.troubles, text)
 	return c.repeat(now, r, task.Status{
 		State: task.Starting, Source: task.SourceExecutor, Message: "not started yet, trying again: " + text,
 	}, fx)

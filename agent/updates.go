@@ -42,7 +42,7 @@ const maxPending = 16
 // What a Roster has given away is never written.
 func (c *Core) queue(now time.Time, r *row, s task.Status, fx []Effect) []Effect {
 	if r.Silent {
-		r.last = s.Message
+		r.rare().last = s.Message
 		return c.afterSilent(now, r, fx)
 	}
 	s.Container = containerStatus(r)

@@ -29,7 +29,10 @@ func (r *row) wants(at time.Time) bool {
 
 func (r *row) sleep() {
 	r.tryAt, r.resendAt, r.deadline = time.Time{}, time.Time{}, time.Time{}
-	r.checkAt, r.watchAt, r.connectBy = time.Time{}, time.Time{}, time.Time{}
+	r.checkAt = time.Time{}
+	if r.extra != nothing {
+		r.watchAt, r.connectBy = time.Time{}, time.Time{}
+	}
 }
 
 // due says whether a time that was set has come.

@@ -187,7 +187,7 @@ func (w *world) flush() {
 		w.start()
 		return
 	}
-	ops, err := newWriter().ops(fx)
+	ops, err := newWriter().write(fx)
 	if err == nil {
 		err = w.disk.Commit(context.Background(), ops)
 	}

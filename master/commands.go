@@ -453,6 +453,15 @@ type (
 		Runs      bool   // its executor runs already
 	}
 
+	// RunGroup launches the tasks of a group.
+	RunGroup struct {
+		Framework *FrameworkInfo
+		Executor  []byte // as in Executor
+		Tasks     [][]byte
+		Version   []byte
+		Runs      bool
+	}
+
 	// KillTask ends a task.
 	KillTask struct {
 		Key  task.Key
@@ -518,6 +527,7 @@ func (Registered) agentMessage()          {}
 func (Reregistered) agentMessage()        {}
 func (Ping) agentMessage()                {}
 func (RunTask) agentMessage()             {}
+func (RunGroup) agentMessage()            {}
 func (KillTask) agentMessage()            {}
 func (AckUpdate) agentMessage()           {}
 func (ShutdownFramework) agentMessage()   {}

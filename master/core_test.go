@@ -1,6 +1,7 @@
 package master
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -131,6 +132,8 @@ func messageText(m AgentMessage) string {
 		return fmt.Sprintf("reregistered, %d missing", n)
 	case RunTask:
 		return "run " + string(m.Task)
+	case RunGroup:
+		return fmt.Sprintf("run %s on %s%s", bytes.Join(m.Tasks, []byte("+")), map[bool]string{false: "a new "}[m.Runs], m.Executor)
 	case KillTask:
 		return "kill " + m.Key.ID
 	case AckUpdate:
@@ -275,7 +278,7 @@ func TestInvalidLaunches(t *testing.T) {
 		},
 		{
 			"group",
-			Accept{Offers: []string{"m-O0"}, Launches: []Launch{{ID: "b", Agent: "m-S0", Invalid: "no", Group: true}}},
+			Accept{Offers: []string{"m-O0"}, Launches: []Launch{{ID: "b", Agent: "m-S0", Invalid: "no", Group: "g"}}},
 			[]string{"m-0000 < b TASK_ERROR REASON_TASK_GROUP_INVALID", "m-0000 < offers m-O1[m-S0 cpus:4; mem:4096]"},
 		},
 		{

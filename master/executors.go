@@ -9,7 +9,8 @@ import (
 	"github.com/mesopool/mesopool/resources"
 )
 
-// Executor is a framework's own executor on an agent. Its resources are counted
+// Executor is one that tasks of a framework name on an agent: the framework's
+// own, or the agent's default one for task groups. Its resources are counted
 // once, however many tasks it runs. Rows are never changed.
 type Executor struct {
 	ID        string
@@ -31,12 +32,18 @@ func (a *agent) passing(r resources.Resources) resources.Resources {
 	return r
 }
 
-// needs is what a launch takes, with its executor when that does not run yet.
-func (a *agent) needs(f *framework, l *Launch) resources.Resources {
-	if len(l.ExecutorResources) == 0 || a.executors[executorKey{f.ID, l.Executor}] != nil {
-		return l.Resources
+// needs is what launches take that are one, with their executor when that does
+// not run yet.
+func (a *agent) needs(f *framework, launches []Launch) resources.Resources {
+	first := &launches[0]
+	total := first.Resources
+	for i := range launches[1:] {
+		total = total.Add(launches[i+1].Resources...)
 	}
-	return l.Resources.Add(l.ExecutorResources...)
+	if len(first.ExecutorResources) == 0 || a.executors[executorKey{f.ID, first.Executor}] != nil {
+		return total
+	}
+	return total.Add(first.ExecutorResources...)
 }
 
 // clashes says whether a launch's executor differs from the one of its name that

@@ -337,3 +337,12 @@ func (c *Core) suppress(cmd Suppress, fx []Effect) ([]Effect, error) {
 	}
 	return fx, nil
 }
+
+// Principal is whose a framework is that is not over yet.
+func (c *Core) Principal(framework string) (principal string, known bool) {
+	f := c.frameworks[framework]
+	if f == nil {
+		return "", false
+	}
+	return f.FrameworkInfo.Principal, true
+}

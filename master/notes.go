@@ -10,13 +10,16 @@ import (
 type Note interface{ note() }
 
 type (
-	// TaskAdded is a task that is new to the master.
-	TaskAdded struct{ Task *Task }
+	// TaskAdded is a task that is new to the master. User is its framework's.
+	TaskAdded struct {
+		Task *Task
+		User string
+	}
 
-	// TaskUpdated is a task in a new state.
+	// TaskUpdated is a task in a new state. User is its framework's.
 	TaskUpdated struct {
-		Key    task.Key
-		Agent  string
+		Task   *Task
+		User   string
 		Status Status
 		State  task.State
 	}
@@ -53,7 +56,7 @@ func (c *Core) noteTask(t *Task, fx []Effect) []Effect {
 	if !c.watched {
 		return fx
 	}
-	return append(fx, Noted{TaskAdded{t}})
+	return append(fx, Noted{TaskAdded{t, c.userOf(t)}})
 }
 
 // noteUpdate tells of a state. The same once more is told only when a check has
@@ -65,14 +68,22 @@ func (c *Core) noteUpdate(before, t *Task, s Status, fx []Effect) []Effect {
 	if n := len(before.Statuses); n > 0 && before.Statuses[n-1].State == s.State && s.Reason != task.ReasonCheckStatus && s.Reason != task.ReasonHealthCheckStatus {
 		return fx
 	}
-	return append(fx, Noted{TaskUpdated{t.Key, t.Agent, s, t.State}})
+	return append(fx, Noted{TaskUpdated{t, c.userOf(t), s, t.State}})
+}
+
+// userOf is the user of a task's framework, "" when that is gone.
+func (c *Core) userOf(t *Task) string {
+	if f := c.frameworks[t.Key.Framework]; f != nil {
+		return f.User
+	}
+	return ""
 }
 
 func (c *Core) noteLost(t *Task, s Status, fx []Effect) []Effect {
 	if !c.watched || t.State.Terminal() {
 		return fx
 	}
-	return append(fx, Noted{TaskUpdated{t.Key, t.Agent, s, s.State}})
+	return append(fx, Noted{TaskUpdated{t, c.userOf(t), s, s.State}})
 }
 
 func (c *Core) noteAgent(a *agent, fx []Effect) []Effect {

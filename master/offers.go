@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/resources"
@@ -131,14 +132,45 @@ func (c *Core) perform(now time.Time, f *framework, a *agent, cmd *Accept, role 
 }
 
 func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launch, pool resources.Resources, fx []Effect) (resources.Resources, []Effect) {
-	for i := range launches {
-		l := &launches[i]
-		if why := c.refuseLaunch(f, a, l, pool); why != "" {
-			fx = c.failLaunches(now, f, launches[i:i+1], task.Error, invalidReason(l), why, fx)
+	for len(launches) > 0 {
+		var some []Launch
+		some, launches = together(launches)
+		refuse := c.refuseTask
+		if some[0].Group != "" {
+			refuse = c.refuseGroup
+		}
+		if why := refuse(f, a, some, pool); why != "" {
+			fx = c.failLaunches(now, f, some, task.Error, refusalReason(some), why, fx)
 			continue
 		}
-		pool = pool.Sub(a.passing(a.needs(f, l))...)
-		runs := c.startExecutor(a, f, l)
+		pool = pool.Sub(a.passing(a.needs(f, some))...)
+		fx = c.run(f, a, some, fx)
+	}
+	return pool, fx
+}
+
+// refusalReason is that of a task on its own or of a group.
+func refusalReason(some []Launch) task.Reason {
+	group := some[0].Group != ""
+	unauthorized := slices.ContainsFunc(some, func(l Launch) bool { return l.Unauthorized })
+	switch {
+	case group && unauthorized:
+		return task.ReasonTaskGroupUnauthorized
+	case group:
+		return task.ReasonTaskGroupInvalid
+	case unauthorized:
+		return task.ReasonTaskUnauthorized
+	}
+	return task.ReasonTaskInvalid
+}
+
+// run makes the tasks' rows and sends them to the agent.
+func (c *Core) run(f *framework, a *agent, launches []Launch, fx []Effect) []Effect {
+	first := &launches[0]
+	runs := c.startExecutor(a, f, first)
+	group := RunGroup{Framework: &f.FrameworkInfo, Executor: first.ExecutorOrigin, Version: a.ResourceVersion, Runs: runs}
+	for i := range launches {
+		l := &launches[i]
 		t := &Task{
 			Key: task.Key{Framework: f.ID, ID: l.ID}, Name: l.Name, Agent: a.ID, Executor: l.Executor,
 			Resources: l.Resources, State: task.Staging, Origin: l.Origin,
@@ -149,19 +181,30 @@ func (c *Core) launchAll(now time.Time, f *framework, a *agent, launches []Launc
 		c.addTask(a, f, t)
 		fx = c.noteTask(t, fx)
 		c.count.TasksLaunched++
-		fx = toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: l.Origin, Version: a.ResourceVersion, Runs: runs}, fx)
+		group.Tasks = append(group.Tasks, l.Origin)
 	}
-	return pool, fx
+	if first.Group == "" {
+		return toAgent(a, RunTask{Framework: &f.FrameworkInfo, Task: first.Origin, Version: a.ResourceVersion, Runs: runs}, fx)
+	}
+	return toAgent(a, group, fx)
 }
 
-func invalidReason(l *Launch) task.Reason {
-	if l.Group {
-		return task.ReasonTaskGroupInvalid
+// refuseTask says why a task on its own is refused, "" if it is not.
+func (c *Core) refuseTask(f *framework, a *agent, one []Launch, pool resources.Resources) string {
+	l := &one[0]
+	if why := c.refuseLaunch(f, a, l); why != "" {
+		return why
 	}
-	return task.ReasonTaskInvalid
+	switch total := a.needs(f, one); {
+	case a.clashes(f, l):
+		return fmt.Sprintf("Task has invalid ExecutorInfo (existing ExecutorInfo with same ExecutorID is not compatible): executor %s", l.Executor)
+	case !pool.Contains(total):
+		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", total, pool)
+	}
+	return ""
 }
 
-func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Resources) string {
+func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch) string {
 	switch {
 	case l.Invalid != "":
 		return l.Invalid
@@ -169,10 +212,6 @@ func (c *Core) refuseLaunch(f *framework, a *agent, l *Launch, pool resources.Re
 		return "Task has duplicate ID: " + l.ID
 	case l.Agent != a.ID:
 		return fmt.Sprintf("Task uses invalid agent %s while agent %s is expected", l.Agent, a.ID)
-	case a.clashes(f, l):
-		return fmt.Sprintf("Task has invalid ExecutorInfo (existing ExecutorInfo with same ExecutorID is not compatible): executor %s", l.Executor)
-	case !pool.Contains(a.needs(f, l)):
-		return fmt.Sprintf("Total resources %v required by task and its executor is more than available %v", a.needs(f, l), pool)
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package master
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -228,7 +229,7 @@ func TestQuotaProperties(t *testing.T) {
 					tasks++
 					l := Launch{ID: fmt.Sprintf("t%d-%d", n, tasks), Agent: o.Agent, Resources: o.Resources.Filter(func(r *resources.Resource) bool { return r.Name == "cpus" })}
 					if rapid.Bool().Draw(rt, "half") && len(l.Resources) > 0 {
-						l.Resources = l.Resources[:1]
+						l.Resources = slices.Clone(l.Resources[:1])
 						l.Resources[0].Scalar = (l.Resources[0].Scalar + 1) / 2
 					}
 					s.do(Accept{Framework: o.Framework, Offers: []string{o.ID}, Launches: []Launch{l}})

@@ -117,5 +117,8 @@ type Launch struct {
 	ExecutorOrigin    []byte // as in Executor
 	Origin            []byte
 	Invalid           string
-	Group             bool // of a task group: refused under a reason of its own
+	Unauthorized      bool // that is what is wrong with it
+
+	Group        string // tasks that follow each other with the same one are a group; "": on its own
+	GroupInvalid string // what is wrong with the group as a whole, said by its first task
 }

@@ -211,11 +211,13 @@ func (r Resources) take(o Resource) Resources {
 
 // Contains says whether r has all of o at once.
 func (r Resources) Contains(o Resources) bool {
-	switch len(o) {
-	case 0:
+	if allDiffer(o) { // as nearly always: none takes from what another needs
+		for i := range o {
+			if !r.containsOne(&o[i]) {
+				return false
+			}
+		}
 		return true
-	case 1:
-		return r.containsOne(&o[0])
 	}
 	left := slices.Clone(r)
 	for i := range o {
@@ -223,6 +225,18 @@ func (r Resources) Contains(o Resources) bool {
 			return false
 		}
 		left = left.take(o[i])
+	}
+	return true
+}
+
+// allDiffer says whether no two could be added up.
+func allDiffer(o Resources) bool {
+	for i := range o {
+		for j := range o[:i] {
+			if sameMarks(&o[i], &o[j]) {
+				return false
+			}
+		}
 	}
 	return true
 }
@@ -239,9 +253,17 @@ func (r Resources) containsOne(o *Resource) bool {
 	return false
 }
 
-// Filter returns the amounts that keep says yes to.
+// Filter returns the amounts that keep says yes to: r itself if that is all.
 func (r Resources) Filter(keep func(*Resource) bool) Resources {
-	var out Resources
+	for i := range r {
+		if !keep(&r[i]) {
+			return r[i+1:].filterOnto(slices.Clip(r[:i]), keep)
+		}
+	}
+	return slices.Clip(r)
+}
+
+func (r Resources) filterOnto(out Resources, keep func(*Resource) bool) Resources {
 	for i := range r {
 		if keep(&r[i]) {
 			out = append(out, r[i])

@@ -55,6 +55,8 @@ step "fast checks"
 bash scripts/check.sh
 step "the sample programs"
 (cd compose/sample && go build -o /dev/null ./hello && go vet ./...)
+step "foreign frameworks against the program"
+(cd internal/interop && go vet ./... && go test -timeout 10m ./...)
 step "tests"
 go test -timeout 20m ./...
 if $fast; then exit 0; fi

@@ -22,7 +22,7 @@ type Store interface {
 
 	// Commit applies all operations at once, durably, or none of them. It
 	// fails with ErrConflict when an Op's If does not hold, and then nothing
-	// changed.
+	// changed. It keeps none of the operations' memory.
 	Commit(ctx context.Context, ops []Op) error
 
 	// Close releases what the store holds. Calls after it fail.

@@ -46,20 +46,17 @@ type Spec struct {
 	Limits    resources.Scalars   `json:",omitzero"` // cpus and mem above the request; absent names: no own limit; MaxMilli: none at all
 
 	Image      string  `json:",omitzero"` // empty: the agent's default image, or refused
-	ForcePull  bool    `json:",omitzero"`
 	PullConfig []byte  `json:",omitzero"` // a Docker config.json with the image's credentials; nil: the agent's own
 	Command    Command `json:",omitzero"`
 	Env        []Label `json:",omitzero"` // in order; a later name wins
 	User       string  `json:",omitzero"`
 	WorkDir    string  `json:",omitzero"`
 	Hostname   string  `json:",omitzero"`
-	TTY        bool    `json:",omitzero"`
 
 	Network    Network  `json:",omitzero"`
 	Ports      []Port   `json:",omitzero"`
 	Volumes    []Volume `json:",omitzero"`
 	Parameters []Label  `json:",omitzero"` // Docker command-line flags by their long names
-	Privileged bool     `json:",omitzero"`
 
 	Labels    []Label      `json:",omitzero"`
 	Discovery *Discovery   `json:",omitzero"`
@@ -74,6 +71,10 @@ type Spec struct {
 	// own. The tasks that were launched together have the same Group.
 	Pod   string `json:",omitzero"`
 	Group string `json:",omitzero"`
+
+	ForcePull  bool `json:",omitzero"`
+	TTY        bool `json:",omitzero"`
+	Privileged bool `json:",omitzero"`
 
 	// Custom says that the executor is the framework's own program: it runs in the
 	// container that is the pod's, and the tasks run within it.

@@ -72,6 +72,8 @@ const (
 	ReasonAgentRestarted         Reason = "REASON_AGENT_RESTARTED"
 	ReasonTaskGroupInvalid       Reason = "REASON_TASK_GROUP_INVALID"
 	ReasonTaskInvalid            Reason = "REASON_TASK_INVALID"
+	ReasonTaskUnauthorized       Reason = "REASON_TASK_UNAUTHORIZED"
+	ReasonTaskGroupUnauthorized  Reason = "REASON_TASK_GROUP_UNAUTHORIZED"
 )
 
 // Status is one report about a task.

@@ -25,11 +25,14 @@ import (
 // there (mesos_exporter, slave.go).
 var zeroMetrics = []string{
 	"slave/recovery_errors", "slave/recovery_time_secs", "slave/tasks_staging", "slave/tasks_starting", "slave/tasks_running", "slave/tasks_killing",
-	"slave/tasks_finished", "slave/tasks_failed", "slave/tasks_killed", "slave/tasks_lost", "slave/tasks_gone", "slave/executors_registering",
+	"slave/tasks_finished", "slave/tasks_failed", "slave/tasks_killed", "slave/tasks_lost", "slave/tasks_gone", "slave/tasks_error", "slave/executors_registering",
 	"slave/executors_running", "slave/executors_terminating", "slave/executors_terminated", "slave/executors_preempted",
 	"slave/valid_status_updates", "slave/invalid_status_updates", "slave/valid_framework_messages", "slave/invalid_framework_messages",
 	"slave/executor_directory_max_allowed_age_secs", "slave/container_launch_errors", "slave/registered",
 	"containerizer/fetcher/task_fetches_failed", "containerizer/fetcher/task_fetches_succeeded", "containerizer/mesos/container_destroy_errors",
+	"containerizer/fetcher/cache_size_total_bytes", "containerizer/fetcher/cache_size_used_bytes", "containerizer/mesos/disk/project_ids_free",
+	"containerizer/mesos/disk/project_ids_total", "containerizer/mesos/filesystem/containers_new_rootfs",
+	"containerizer/mesos/provisioner/bind/remove_rootfs_errors", "containerizer/mesos/provisioner/remove_container_errors",
 	"gc/path_removals_failed", "gc/path_removals_pending", "gc/path_removals_succeeded",
 	"mesopool/containers_kept", "mesopool/orphans",
 }

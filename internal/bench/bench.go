@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime/pprof"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +29,7 @@ type Options struct {
 	Restart  bool          // the agent is restarted with all tasks running
 	Leave    bool          // the containers stay: the provider ends with the process
 	Progress io.Writer     // nil: none
+	Heap     io.Writer     // gets a heap profile of all running tasks, for go tool pprof; nil: none
 }
 
 // Run measures one whole cluster in this process, over loopback, and takes
@@ -68,6 +70,11 @@ func drive(ctx context.Context, c *cluster, f *framework) (Result, error) {
 	r.Acknowledged = time.Since(f.first)
 	r.CPUPerTask = (cpu() - before) / time.Duration(max(1, r.Tasks))
 	r.Usage = usage()
+	if c.opt.Heap != nil {
+		if err := pprof.WriteHeapProfile(c.opt.Heap); err != nil {
+			return r, fmt.Errorf("the heap profile: %w", err)
+		}
+	}
 	if c.opt.Idle > 0 {
 		report(c.opt, fmt.Sprintf("watching %d tasks for %v", r.Tasks, c.opt.Idle))
 		r.Idle = idle(ctx, c.opt.Idle)
@@ -75,7 +82,7 @@ func drive(ctx context.Context, c *cluster, f *framework) (Result, error) {
 	if c.opt.Restart {
 		report(c.opt, "restarting the agent")
 		var err error
-		if r.Recovery, err = c.restartAgent(ctx); err != nil {
+		if r.Recovery, err = c.restartAgent(ctx, r.Tasks); err != nil {
 			return r, err
 		}
 	}

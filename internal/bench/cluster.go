@@ -39,6 +39,7 @@ type cluster struct {
 type running struct {
 	runner *agent.Runner
 	link   *link.Link
+	self   libprocess.UPID
 	stop   context.CancelFunc
 	done   chan struct{}
 }
@@ -89,9 +90,10 @@ func (c *cluster) startAgent() error {
 	a := &running{stop: stop, done: make(chan struct{})}
 	a.runner = agent.NewRunner(agent.Options{Core: cfg, Provider: c.opt.Provider, Store: c.store, Log: quiet, Workers: c.opt.Workers})
 	node := libprocess.NewNode(libprocess.Config{Listener: l, Advertise: netip.AddrPort{}, Exited: func(u libprocess.UPID) { a.link.Exited(u) }})
+	a.self = node.UPID("slave(1)")
 	at := c.master.UPID()
 	a.link = link.New(link.Config{
-		Node: node, Self: node.UPID("slave(1)"), Master: func(context.Context) (libprocess.UPID, error) { return at, nil },
+		Node: node, Self: a.self, Master: func(context.Context) (libprocess.UPID, error) { return at, nil },
 		Hostname: "bench", Resources: plenty(), Version: "1.11.0", Store: c.store, Log: quiet,
 	})
 	c.agent = a
@@ -104,23 +106,6 @@ func (c *cluster) startAgent() error {
 		return parts.Wait()
 	})
 	return nil
-}
-
-// restartAgent ends the agent and begins another life of it. It returns when
-// the master has taken it back with all its tasks.
-func (c *cluster) restartAgent(ctx context.Context) (time.Duration, error) {
-	c.agent.stop()
-	<-c.agent.done
-	before, err := counters(ctx, c.master)
-	if err != nil {
-		return 0, err
-	}
-	begin := time.Now()
-	if err := c.startAgent(); err != nil {
-		return 0, err
-	}
-	err = untilCounted(ctx, c.master, func(n master.Counters) bool { return n.AgentReregistrations > before.AgentReregistrations })
-	return time.Since(begin), err
 }
 
 // counters asks a master what has happened so far.

@@ -227,8 +227,8 @@ type Result struct {
 	Acknowledged time.Duration `json:"acknowledged_ns,omitempty"` // until the last update was acknowledged
 	CPUPerTask   time.Duration `json:"cpu_per_task_ns,omitempty"` // of all roles and the load
 	Idle         float64       `json:"idle_cores,omitempty"`      // cores in use with all tasks running
-	Recovery     time.Duration `json:"recovery_ns,omitempty"`     // from the agent's start to its re-registration
-	Usage        Usage         `json:"usage,omitzero"`            // with all tasks running
+	Recovery     Recovery      `json:"recovery,omitzero"`
+	Usage        Usage         `json:"usage,omitzero"` // with all tasks running
 }
 
 func (f *framework) result(name string) Result {

@@ -190,8 +190,13 @@ func (r *Report) writeRecovery(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "\n## Recovery of an agent with %d containers\n\nFrom its start to its re-registration with all tasks: %s. Before that, idle: %s of one core.\n",
-		r.Recover[0].Tasks, spread(r.Recover, func(x Result) time.Duration { return x.Recovery }, durationText),
+		r.Recover[0].Tasks, spread(r.Recover, func(x Result) time.Duration { return x.Recovery.Took }, durationText),
 		spread(r.Recover, func(x Result) float64 { return x.Idle }, percent))
+	fmt.Fprintf(w, "Pings meanwhile: %s answered, the longest wait %s. Memory of the agent: %s a task, of which its description is %s.\n",
+		spread(r.Recover, func(x Result) int { return x.Recovery.Pings }, strconv.Itoa),
+		spread(r.Recover, func(x Result) time.Duration { return x.Recovery.Ping }, durationText),
+		spread(r.Recover, func(x Result) int64 { return x.Recovery.PerTask }, bytesText),
+		spread(r.Recover, func(x Result) int64 { return x.Recovery.Spec }, bytesText))
 }
 
 func (r *Report) writeEngine(w io.Writer) {

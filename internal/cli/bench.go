@@ -49,6 +49,7 @@ Everything that it makes is taken away again.`,
 	f.Bool("restart", false, "memory: restart the agent with all tasks running, and measure its recovery")
 	f.Bool("durable", false, "memory: keep the agent's state in a file, as a real agent does")
 	f.String("cpu-profile", "", "write a CPU profile to this file, for go tool pprof")
+	f.String("heap-profile", "", "memory: write what holds memory when all tasks run to this file, for go tool pprof")
 	f.Bool("json", false, "print JSON instead of a table")
 	pause := &cobra.Command{
 		Use: "pause", Short: "Wait until told to end; what the benchmark's containers run", Args: noArgs, Hidden: true,
@@ -354,6 +355,10 @@ func printBench(w io.Writer, r *benchReport) {
 	}
 	t.Flush()
 	for _, x := range r.Results {
+		if c := x.Recovery; c.Took > 0 {
+			fmt.Fprintf(w, "%s: recovered in %v; %d pings answered meanwhile, the longest wait %v; the agent holds %d bytes a task, of which %d describe the task\n",
+				x.Name, c.Took.Round(time.Millisecond), c.Pings, c.Ping.Round(time.Millisecond), c.PerTask, c.Spec)
+		}
 		if x.Failed > 0 {
 			fmt.Fprintf(w, "%s: the first failure was %s\n", x.Name, x.FirstFail)
 		}
@@ -373,6 +378,14 @@ func benchMemory(cmd *cobra.Command, v *viper.Viper) ([]bench.Result, error) {
 		Spec: task.Spec{Name: "bench", Image: "bench"}, Tasks: either(v.GetInt("tasks"), 50_000), InFlight: either(v.GetInt("in-flight"), 1000),
 		Store: func() (store.Store, error) { return store.NewMemory(), nil }, Progress: cmd.ErrOrStderr(),
 		Idle: v.GetDuration("idle"), Restart: v.GetBool("restart"), Leave: true,
+	}
+	if path := v.GetString("heap-profile"); path != "" {
+		f, err := os.Create(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		o.Heap = f
 	}
 	if v.GetBool("durable") {
 		dir, err := os.MkdirTemp("", "mesopool-bench-")

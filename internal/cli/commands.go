@@ -100,7 +100,7 @@ func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &masterRole{cluster: name, authentication: auth, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}, nil
+	return &masterRole{cluster: name, auth: auth, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}, nil
 }
 
 func newAgent() *cobra.Command {

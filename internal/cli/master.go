@@ -20,11 +20,11 @@ func authenticationFlags(f *pflag.FlagSet) {
 }
 
 // authentication reads who must prove who he is, and how.
-func authentication(v *viper.Viper) (server.Authentication, error) {
-	out := server.Authentication{Agents: v.GetBool("authenticate-agents"), Frameworks: v.GetBool("authenticate-frameworks")}
+func authentication(v *viper.Viper) (server.Auth, error) {
+	out := server.Auth{Agents: v.GetBool("authenticate-agents"), Drivers: v.GetBool("authenticate-frameworks")}
 	path := v.GetString("credentials")
 	if path == "" {
-		if out.Agents || out.Frameworks {
+		if out.Agents || out.Drivers {
 			return out, exit(exitUsage, "--authenticate-agents and --authenticate-frameworks need --credentials: nobody could prove who he is")
 		}
 		return out, nil
@@ -33,11 +33,9 @@ func authentication(v *viper.Viper) (server.Authentication, error) {
 	if err != nil {
 		return out, exit(exitUsage, "--credentials: %w", err)
 	}
-	known, err := credentials.Parse(text)
-	if err != nil {
+	if out.Known, err = credentials.Parse(text); err != nil {
 		return out, exit(exitUsage, "--credentials %s: %w", path, err)
 	}
-	out.Secrets = known.Secret
 	return out, nil
 }
 

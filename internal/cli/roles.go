@@ -47,10 +47,9 @@ type masterRole struct {
 	store    store.Store
 	core     master.Config
 	election server.Election // nil: there is one master
-
-	authentication server.Authentication
-	consul         string
-	log            *slog.Logger
+	auth     server.Auth
+	consul   string
+	log      *slog.Logger
 }
 
 func (r *masterRole) run(ctx context.Context) error {
@@ -66,7 +65,7 @@ func (r *masterRole) run(ctx context.Context) error {
 	})
 	s, err := server.New(server.Config{
 		Listener: r.at.listener, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
-		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election, Authentication: r.authentication,
+		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election, Auth: r.auth,
 	})
 	if err != nil {
 		return err

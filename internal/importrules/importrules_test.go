@@ -64,7 +64,8 @@ var own = map[string][]string{
 	"agent/api":         {"agent", "provider", "resources", "task", "mesos/..."},
 	"master":            {"task", "resources", "master/drf", "internal/timers"},
 	"master/drf":        {"resources"},
-	"master/server":     {"internal/loop", "internal/uuid", "master", "task", "resources", "store", "mesos/..."},
+	"master/authz":      {},
+	"master/server":     {"internal/loop", "internal/uuid", "master", "master/authz", "task", "resources", "store", "mesos/..."},
 	"marathon":          {"task", "resources", "internal/timers"},
 	"marathon/runner":   {"internal/loop", "marathon", "task", "store"},
 	"marathon/api":      {"internal/uuid", "marathon", "marathon/runner", "task"},
@@ -91,7 +92,7 @@ var own = map[string][]string{
 
 // pure packages are cores: no network, no protobuf, no third party, no clock of
 // their own beyond the time package's types.
-var pure = []string{"resources", "task", "gc", "internal/timers", "master", "master/drf", "marathon"}
+var pure = []string{"resources", "task", "gc", "internal/timers", "master", "master/drf", "master/authz", "marathon"}
 
 func TestOwnImports(t *testing.T) {
 	for name, imports := range list(t) {

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/master"
@@ -98,6 +100,9 @@ func (t *agentTable) sendTo(to libprocess.UPID, e *master.ToAgent, silence time.
 	case master.RunTask:
 		t.scratch = appendRunTask(t.scratch[:0], &m)
 		t.node.Send(masterActor, to, "mesos.internal.RunTaskMessage", t.scratch)
+	case master.RunGroup:
+		t.scratch = appendRunGroup(t.scratch[:0], &m)
+		t.node.Send(masterActor, to, "mesos.internal.RunTaskGroupMessage", t.scratch)
 	case master.AckUpdate:
 		t.scratch = appendAck(t.scratch[:0], e.Agent, &m)
 		t.node.Send(masterActor, to, "mesos.internal.StatusUpdateAcknowledgementMessage", t.scratch)
@@ -130,12 +135,30 @@ func appendRunTask(dst []byte, m *master.RunTask) []byte {
 	dst = appendFramework(dst, 2, m.Framework)
 	dst = appendString(dst, 3, noPID)
 	dst = appendBytes(dst, 4, m.Task)
-	if n := len(m.Version); n > 0 {
-		// ResourceVersionUUID{uuid: 2}, UUID{value: 1}; no provider: the agent's own.
-		version := appendBytes(make([]byte, 0, n+8), 1, m.Version)
-		dst = appendBytes(dst, 5, appendBytes(make([]byte, 0, n+8), 2, version))
+	return appendBool(appendVersion(dst, 5, m.Version), 6, !m.Runs)
+}
+
+func appendRunGroup(dst []byte, m *master.RunGroup) []byte {
+	dst = appendFramework(dst, 1, m.Framework)
+	// ExecutorInfo.framework_id is 8; what the core keeps is without it.
+	dst = appendBytes(dst, 2, appendID(bytes.Clone(m.Executor), 8, m.Framework.ID))
+	var tasks []byte
+	for _, t := range m.Tasks {
+		tasks = appendBytes(tasks, 1, t)
 	}
-	return appendBool(dst, 6, !m.Runs)
+	dst = appendBytes(dst, 3, tasks)
+	return appendBool(appendVersion(dst, 4, m.Version), 5, !m.Runs)
+}
+
+// appendVersion writes ResourceVersionUUID{uuid: 2}, UUID{value: 1}; no provider:
+// the agent's own.
+func appendVersion(dst []byte, field protowire.Number, version []byte) []byte {
+	n := len(version)
+	if n == 0 {
+		return dst
+	}
+	inner := appendBytes(make([]byte, 0, n+8), 1, version)
+	return appendBytes(dst, field, appendBytes(make([]byte, 0, n+8), 2, inner))
 }
 
 func appendAck(dst []byte, agent string, m *master.AckUpdate) []byte {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -107,11 +108,19 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 	for _, op := range a.Operations {
 		switch op.GetType() {
 		case mesosv1.Offer_Operation_LAUNCH:
-			cmd.Launches = s.launches(cmd.Launches, op, role)
+			tasks, n := op.GetLaunch().GetTaskInfos(), len(cmd.Launches)
+			complete(tasks)
+			cmd.Launches = s.launches(framework, cmd.Launches, op, role)
+			s.forbidLaunches(info, tasks, cmd.Launches[n:])
 		case mesosv1.Offer_Operation_LAUNCH_GROUP:
-			cmd.Launches = s.group(cmd.Launches, op, role)
+			n := len(cmd.Launches)
+			cmd.Launches = s.group(framework, cmd.Launches, op, role)
+			s.forbidLaunches(info, op.GetLaunchGroup().GetTaskGroup().GetTasks(), cmd.Launches[n:])
 		default:
-			ch := (&requester{info, role}).change(op)
+			ch := (&requester{framework: info, role: role}).change(op)
+			if ch.Invalid == "" && s.forbidden(frameworkSubject(info), &ch) {
+				ch.Invalid = fmt.Sprintf("Principal '%s' is not authorized to perform %s", info.Principal, op.GetType())
+			}
 			ch.Before = len(cmd.Launches)
 			cmd.Changes = append(cmd.Changes, ch)
 		}
@@ -120,13 +129,13 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 	s.put(cmd)
 }
 
-func (s *Server) launches(list []master.Launch, op *mesosv1.Offer_Operation, role string) []master.Launch {
+func (s *Server) launches(framework string, list []master.Launch, op *mesosv1.Offer_Operation, role string) []master.Launch {
 	tasks := op.GetLaunch().GetTaskInfos()
 	if list == nil {
 		list = make([]master.Launch, 0, len(tasks))
 	}
 	for _, t := range tasks {
-		l := s.launch(t, role)
+		l := s.launch(framework, t, role)
 		if op.Id != nil {
 			l.Invalid = "The `id` field cannot be set on LAUNCH operations"
 		}
@@ -135,43 +144,73 @@ func (s *Server) launches(list []master.Launch, op *mesosv1.Offer_Operation, rol
 	return list
 }
 
-const noGroups = "task groups (LAUNCH_GROUP) are not supported by this master; launch the tasks one by one"
-
-func (s *Server) group(list []master.Launch, op *mesosv1.Offer_Operation, role string) []master.Launch {
-	for _, t := range op.GetLaunchGroup().GetTaskGroup().GetTasks() {
-		l := s.launch(t, role)
-		l.Invalid, l.Group = noGroups, true
-		list = append(list, l)
+// complete fills in what older frameworks leave out and agents insist on
+// (master.cpp, accept).
+func complete(tasks []*mesosv1.TaskInfo) {
+	for _, t := range tasks {
+		h := t.HealthCheck
+		switch {
+		case h == nil || h.Type != nil:
+		case h.Command != nil && h.Http == nil:
+			h.Type = mesosv1.HealthCheck_COMMAND.Enum()
+		case h.Http != nil && h.Command == nil:
+			h.Type = mesosv1.HealthCheck_HTTP.Enum()
+		}
 	}
-	return list
 }
 
 // launch checks a task and writes it as its agent will get it: resources as a
 // stack of reservations, allocated to the offer's role.
-func (s *Server) launch(t *mesosv1.TaskInfo, role string) master.Launch {
-	l := master.Launch{
-		ID: t.GetTaskId().GetValue(), Name: t.GetName(), Agent: t.GetAgentId().GetValue(),
-		Executor: t.GetExecutor().GetExecutorId().GetValue(),
-	}
+func (s *Server) launch(framework string, t *mesosv1.TaskInfo, role string) master.Launch {
 	allocate(t.Resources, role)
 	allocate(t.GetExecutor().GetResources(), role)
-	l.Invalid = taskProblem(t, s.registry.agent(l.Agent).limits)
-	if l.Invalid != "" {
+	problem := taskProblem(t, s.registry.agent(t.GetAgentId().GetValue()).limits)
+	if problem == "" {
+		problem = adopt(framework, t.Executor)
+	}
+	l := launchOf(t, problem)
+	if l.Invalid == "" {
+		l.Invalid = setExecutor(&l, t.Executor)
+	}
+	return l
+}
+
+// launchOf writes a task in which nothing is wrong but the problem.
+func launchOf(t *mesosv1.TaskInfo, problem string) master.Launch {
+	l := master.Launch{ID: t.GetTaskId().GetValue(), Name: t.GetName(), Agent: t.GetAgentId().GetValue(), Invalid: problem}
+	if problem != "" {
 		return l
 	}
 	var err error
 	if l.Resources, err = convert.Resources(t.Resources); err != nil {
 		l.Invalid = "Task uses invalid resources: " + err.Error()
-		return l
-	}
-	if l.ExecutorResources, l.ExecutorOrigin, err = executorParts(t.Executor); err != nil {
-		l.Invalid = "Executor uses invalid resources: " + err.Error()
-		return l
-	}
-	if l.Origin, err = proto.Marshal(t); err != nil {
+	} else if l.Origin, err = proto.Marshal(t); err != nil {
 		l.Invalid = err.Error()
 	}
 	return l
+}
+
+// adopt gives an executor its framework's ID, which agents rely on
+// (master.cpp, accept), and says what is wrong with the one that it has.
+func adopt(framework string, e *mesosv1.ExecutorInfo) string {
+	if e == nil {
+		return ""
+	}
+	if id := e.FrameworkId; id != nil && id.GetValue() != framework {
+		return fmt.Sprintf("ExecutorInfo has an invalid FrameworkID (Actual: %s vs Expected: %s)", id.GetValue(), framework)
+	}
+	e.FrameworkId = &mesosv1.FrameworkID{Value: &framework}
+	return ""
+}
+
+// setExecutor says what is wrong with an executor's resources.
+func setExecutor(l *master.Launch, e *mesosv1.ExecutorInfo) string {
+	var err error
+	l.Executor = e.GetExecutorId().GetValue()
+	if l.ExecutorResources, l.ExecutorOrigin, err = executorParts(e); err != nil {
+		return "Executor uses invalid resources: " + err.Error()
+	}
+	return ""
 }
 
 // executorParts are what the core keeps of an executor; nothing of none.

@@ -79,6 +79,9 @@ func (s *Server) driverCall(m *libprocess.Message, call *schedulerv1.Call, force
 	if st == nil {
 		return err
 	}
+	if err := s.throttle(s.life, st, call.GetFrameworkId().GetValue()); err != nil {
+		return err
+	}
 	st.tally.call(call.GetType())
 	switch call.GetType() {
 	case schedulerv1.Call_ACKNOWLEDGE_OPERATION_STATUS, schedulerv1.Call_RECONCILE_OPERATIONS:
@@ -86,7 +89,7 @@ func (s *Server) driverCall(m *libprocess.Message, call *schedulerv1.Call, force
 	case schedulerv1.Call_UNKNOWN:
 		return errors.New("the call's type is not known")
 	case schedulerv1.Call_UPDATE_FRAMEWORK:
-		if err := s.updateFramework(context.Background(), call, st); err != nil {
+		if err := s.updateFramework(s.life, call, st); err != nil {
 			s.failDriver(m.From, err.Error())
 		}
 		return nil
@@ -147,11 +150,7 @@ func (s *Server) subscribeDriver(from libprocess.UPID, sub *schedulerv1.Call_Sub
 	if principal, known := s.auth.principal(from); known && sub.FrameworkInfo.Principal == nil {
 		sub.FrameworkInfo.Principal = &principal
 	}
-	problem := cmp.Or(frameworkProblem(sub.FrameworkInfo, sub.SuppressedRoles), s.identityProblem(from, sub.FrameworkInfo))
-	info, err := frameworkInfo(sub.FrameworkInfo)
-	if problem == "" && err != nil {
-		problem = err.Error()
-	}
+	info, problem := s.driverProblem(from, sub)
 	if problem != "" {
 		s.failDriver(from, problem)
 		return nil
@@ -172,8 +171,22 @@ func (s *Server) subscribeDriver(from libprocess.UPID, sub *schedulerv1.Call_Sub
 	return nil
 }
 
+// driverProblem reads what a driver says of its framework, and says what is
+// wrong with it.
+func (s *Server) driverProblem(from libprocess.UPID, sub *schedulerv1.Call_Subscribe) (info master.FrameworkInfo, problem string) {
+	problem = cmp.Or(frameworkProblem(sub.FrameworkInfo, sub.SuppressedRoles), s.identityProblem(from, sub.FrameworkInfo))
+	if problem != "" {
+		return info, problem
+	}
+	info, err := frameworkInfo(sub.FrameworkInfo)
+	if err != nil {
+		return info, err.Error()
+	}
+	return info, s.registrationProblem(&info)
+}
+
 func (s *Server) serveDriver(st *stream) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(s.life)
 	st.hangUp = cancel
 	s.drivers.Go(func() {
 		defer cancel()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/master/authz"
 	"github.com/mesopool/mesopool/mesos/mesosjson"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -49,6 +50,11 @@ func (s *Server) operateAgents(ctx context.Context, c *masterv1.Call) (taken boo
 }
 
 func (s *Server) setAgents(ctx context.Context, cmd master.Command) error {
+	for _, action := range agentActions(cmd) {
+		if err := s.allowed(ctx, action); err != nil {
+			return err
+		}
+	}
 	err := s.do(ctx, cmd)
 	s.snapshot.expire()
 	switch {
@@ -62,6 +68,29 @@ func (s *Server) setAgents(ctx context.Context, cmd master.Command) error {
 		return failf(http.StatusServiceUnavailable, "%v", err)
 	}
 	return nil
+}
+
+// agentActions is what somebody must be allowed to do for a command.
+func agentActions(cmd master.Command) []authz.Action {
+	switch cmd := cmd.(type) {
+	case master.DrainAgent:
+		if cmd.MarkGone {
+			return []authz.Action{authz.DrainAgent, authz.MarkAgentGone}
+		}
+		return []authz.Action{authz.DrainAgent}
+	case master.ActivateAgent:
+		if cmd.Active {
+			return []authz.Action{authz.ReactivateAgent}
+		}
+		return []authz.Action{authz.DeactivateAgent}
+	case master.MarkAgentGone:
+		return []authz.Action{authz.MarkAgentGone}
+	case master.StartMaintenance:
+		return []authz.Action{authz.StartMaintenance}
+	case master.StopMaintenance:
+		return []authz.Action{authz.StopMaintenance}
+	}
+	return []authz.Action{authz.UpdateMaintenanceSchedule}
 }
 
 func drainCommand(in *masterv1.Call_DrainAgent) (master.Command, error) {
@@ -175,22 +204,22 @@ func answersOn(snap *master.Snapshot, m master.Machine) (out []*allocatorv1.Inve
 	return out
 }
 
-func getSchedule(snap *master.Snapshot) (*masterv1.Response, error) {
+func getSchedule(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	return &masterv1.Response{
-		Type: masterv1.Response_GET_MAINTENANCE_SCHEDULE.Enum(), GetMaintenanceSchedule: &masterv1.Response_GetMaintenanceSchedule{Schedule: scheduleMessage(snap)},
+		Type: masterv1.Response_GET_MAINTENANCE_SCHEDULE.Enum(), GetMaintenanceSchedule: &masterv1.Response_GetMaintenanceSchedule{Schedule: v.schedule(snap)},
 	}, nil
 }
 
-func getMaintenance(snap *master.Snapshot) (*masterv1.Response, error) {
+func getMaintenance(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	return &masterv1.Response{
-		Type: masterv1.Response_GET_MAINTENANCE_STATUS.Enum(), GetMaintenanceStatus: &masterv1.Response_GetMaintenanceStatus{Status: statusMessageOf(snap)},
+		Type: masterv1.Response_GET_MAINTENANCE_STATUS.Enum(), GetMaintenanceStatus: &masterv1.Response_GetMaintenanceStatus{Status: v.maintenance(snap)},
 	}, nil
 }
 
 // schedule serves the older endpoint: GET, and POST of a plan.
 func (s *Server) schedule(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
-		s.read(func(j *jsonWriter, q *query) { j.element(scheduleMessage(q.snap)) })(w, r)
+		s.read(func(j *jsonWriter, q *query) { j.element(q.sees.schedule(q.snap)) })(w, r)
 		return
 	}
 	in := &maintenancev1.Schedule{}

@@ -37,6 +37,7 @@ func TestDrainOwnAgent(t *testing.T) {
 	m.stop()
 	m = startMaster(t, m.addr, func(c *Config) { c.Store = st })
 	m.until(t, "the agent again", func(s *master.Snapshot) bool { return len(s.Agents) == 1 })
+	f.next(t, "subscribed")
 	_, text := m.post(t, "/api/v1", `{"type":"GET_AGENTS"}`, "Content-Type", typeJSON)
 	got := parseJSON(t, text)
 	if got.path("get_agents", "agents", 0, "drain_info", "state") != "DRAINED" || got.path("get_agents", "agents", 0, "deactivated") != true {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,10 @@ func (s *Server) metrics(snap *master.Snapshot) map[string]float64 {
 			s.frameworkMetrics(m, &list[i])
 		}
 	}
+	s.tally.forget(len(snap.Frameworks)+len(snap.Completed)+spareTallies, func(id string) bool {
+		_, known := s.registry.caller(id)
+		return known || slices.ContainsFunc(snap.Completed, func(f master.FrameworkView) bool { return f.ID == id })
+	})
 	systemMetrics(m)
 	return m
 }
@@ -47,7 +52,7 @@ type metricSet map[string]float64
 func (m metricSet) set(name string, v uint64) { m[name] = float64(v) }
 
 func (s *Server) writeMetrics(j *jsonWriter, q *query) {
-	all := s.metrics(q.snap)
+	all := s.metrics(q.whole)
 	j.object(func() {
 		for _, name := range sortedKeys(all) {
 			j.key(name)
@@ -196,7 +201,12 @@ func (s *Server) frameworkMetrics(m metricSet, f *master.FrameworkView) {
 	if f.Connected {
 		m[prefix+"subscribed"] = 1
 	}
-	s.tally.framework(f.ID).add(m, prefix)
+	tally := s.tally.framework(f.ID)
+	tally.add(m, prefix)
+	if f.Principal != "" && f.Removed.IsZero() {
+		m["frameworks/"+f.Principal+"/messages_received"] += float64(tally.received.Load())
+		m["frameworks/"+f.Principal+"/messages_processed"] += float64(tally.processed.Load())
+	}
 	for _, role := range f.Roles {
 		m[prefix+"roles/"+role+"/suppressed"] = 0
 	}

@@ -60,7 +60,7 @@ func (s *Server) observe(w http.ResponseWriter, r *http.Request, json bool) erro
 	}
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
-	why := s.pump(r.Context(), st, &observerEncoder{s: s, st: st, out: newStreamWriter(w, json)})
+	why := s.pump(r.Context(), st, &observerEncoder{s: s, st: st, out: newStreamWriter(w, json), sees: s.viewer(r.Context())})
 	st.leave()
 	s.log.Info("operator event stream ended", "because", why)
 	return s.unobserve(st)
@@ -83,6 +83,7 @@ type observerEncoder struct {
 	s      *Server
 	st     *stream
 	out    *streamWriter
+	sees   *viewer
 	record []byte
 }
 
@@ -97,9 +98,13 @@ func (e *observerEncoder) event(event any) {
 	var err error
 	switch event := event.(type) {
 	case *master.Snapshot:
-		m, err = e.s.subscribedState(event)
+		m, err = e.s.subscribedState(e.sees, event)
 	case master.Note:
-		m, err = e.s.noteMessage(event)
+		note, visible := e.sees.note(event)
+		if !visible {
+			return
+		}
+		m, err = e.s.noteMessage(note)
 	}
 	if err != nil {
 		e.s.log.Error("an operator event could not be encoded", "error", err)
@@ -122,9 +127,9 @@ func (e *observerEncoder) message(m *masterv1.Event) {
 	e.out.written()
 }
 
-func (s *Server) subscribedState(snap *master.Snapshot) (*masterv1.Event, error) {
+func (s *Server) subscribedState(v *viewer, snap *master.Snapshot) (*masterv1.Event, error) {
 	snap.Sort()
-	state, err := s.getState(snap)
+	state, err := s.getState(v, v.snapshot(snap))
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +146,7 @@ func (s *Server) noteMessage(n master.Note) (*masterv1.Event, error) {
 	case master.TaskUpdated:
 		status, err := noteStatus(&n)
 		return &masterv1.Event{Type: masterv1.Event_TASK_UPDATED.Enum(), TaskUpdated: &masterv1.Event_TaskUpdated{
-			FrameworkId: &mesosv1.FrameworkID{Value: &n.Key.Framework}, Status: status, State: taskState(n.State),
+			FrameworkId: &mesosv1.FrameworkID{Value: &n.Task.Key.Framework}, Status: status, State: taskState(n.State),
 		}}, err
 	case master.AgentAdded:
 		return &masterv1.Event{Type: masterv1.Event_AGENT_ADDED.Enum(), AgentAdded: &masterv1.Event_AgentAdded{Agent: agentEntry(&n.Agent)}}, nil
@@ -166,7 +171,7 @@ func noteStatus(n *master.TaskUpdated) (*mesosv1.TaskStatus, error) {
 		out := &mesosv1.TaskStatus{}
 		return out, proto.Unmarshal(n.Status.Wire, out)
 	}
-	return convert.TaskStatus(n.Key.ID, n.Agent, &task.Status{
+	return convert.TaskStatus(n.Task.Key.ID, n.Task.Agent, &task.Status{
 		State: n.Status.State, Source: n.Status.Source, Reason: n.Status.Reason, Message: n.Status.Message, Time: n.Status.Time,
 	}), nil
 }

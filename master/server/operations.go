@@ -19,10 +19,19 @@ import (
 	"github.com/mesopool/mesopool/task"
 )
 
-// requester is who asks for an operation. The zero value is an operator.
+// requester is who asks for an operation. The zero value is an operator whom
+// nobody knows.
 type requester struct {
 	framework *master.FrameworkInfo
 	role      string // that the offers are for
+	operator  string // who has proven to be one
+}
+
+func (q *requester) principal() string {
+	if q.framework != nil {
+		return q.framework.Principal
+	}
+	return q.operator
 }
 
 // change reads and checks an operation, and writes it as its agent will get it.
@@ -175,18 +184,16 @@ func (q *requester) reserveProblem(op *resources.Operation, x *resources.Resourc
 		return fmt.Sprintf("Resource %s is revocable and cannot be reserved", x)
 	case x.Persistent() && len(op.Source) == 0:
 		return fmt.Sprintf("A persistent volume %s must already be reserved", x)
-	case q.framework == nil:
-		return ""
-	case x.ReservedTo() != q.role:
+	case q.framework != nil && x.ReservedTo() != q.role:
 		return fmt.Sprintf("A reserve operation was attempted for role '%s' of a resource that is allocated to role '%s'", x.ReservedTo(), q.role)
-	case n > 1 && !q.framework.Capabilities.ReservationRefinement:
+	case n > 1 && q.framework != nil && !q.framework.Capabilities.ReservationRefinement:
 		return fmt.Sprintf("Resource %s refines a reservation, and the framework lacks the RESERVATION_REFINEMENT capability", x)
 	}
 	return q.principalProblem("A reserve operation was attempted", "reserved resource in the request", "ReservationInfo", x.Reservations[n-1].Principal)
 }
 
 func (q *requester) principalProblem(what, thing, field, principal string) string {
-	want := q.framework.Principal
+	want := q.principal()
 	switch {
 	case want == "" || want == principal:
 		return ""
@@ -211,10 +218,7 @@ func (q *requester) createProblem(x *resources.Resource) string {
 	if problem := volumeMarkProblem(x); problem != "" {
 		return problem
 	}
-	if q.framework == nil {
-		return ""
-	}
-	if x.Shared && !q.framework.Capabilities.Shared {
+	if x.Shared && q.framework != nil && !q.framework.Capabilities.Shared {
 		return fmt.Sprintf("Create volume operation for '%s' has been attempted by framework '%s' with no SHARED_RESOURCES capability", x, q.framework.ID)
 	}
 	return q.principalProblem("Create volume operation has been attempted", "volume in the operation", "DiskInfo.Persistence", x.Disk.Principal)
@@ -376,7 +380,7 @@ func operationMessage(m master.AgentMessage) (proto.Message, error) {
 	return nil, fmt.Errorf("there is no message for %T", m)
 }
 
-func getOperations(snap *master.Snapshot) (*masterv1.Response, error) {
+func getOperations(_ *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	out := &masterv1.Response_GetOperations{}
 	for _, o := range snap.Operations {
 		m, err := operationRow(o)
@@ -451,7 +455,10 @@ func (s *Server) operateOn(r *http.Request, agent string, op *mesosv1.Offer_Oper
 	if problem := formProblem(op); problem != "" {
 		return failf(http.StatusBadRequest, "Failed to validate master::Call: %s", problem)
 	}
-	ch := (&requester{}).change(op)
+	ch := (&requester{operator: subject(r.Context()).Name}).change(op)
+	if s.forbidden(subject(r.Context()), &ch) {
+		return errForbidden()
+	}
 	err := s.do(r.Context(), master.Operate{Agent: agent, Change: ch})
 	s.snapshot.expire()
 	switch {

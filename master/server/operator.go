@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/master/authz"
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/mesosjson"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -92,6 +93,9 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 	case masterv1.Call_GET_VERSION:
 		return &masterv1.Response{Type: masterv1.Response_GET_VERSION.Enum(), GetVersion: &masterv1.Response_GetVersion{VersionInfo: s.versionInfo()}}, nil
 	case masterv1.Call_GET_FLAGS:
+		if err := s.allowed(r.Context(), authz.ViewFlags); err != nil {
+			return nil, err
+		}
 		return &masterv1.Response{Type: masterv1.Response_GET_FLAGS.Enum(), GetFlags: &masterv1.Response_GetFlags{Flags: s.flags()}}, nil
 	case masterv1.Call_GET_MASTER:
 		at := new(convert.Seconds(s.started))
@@ -122,24 +126,28 @@ func (s *Server) operateOnSnapshot(r *http.Request, kind masterv1.Call_Type) (*m
 	if err != nil {
 		return nil, failf(http.StatusServiceUnavailable, "%v", err)
 	}
-	return build(snap)
+	v := s.viewer(r.Context())
+	if kind == masterv1.Call_GET_METRICS {
+		return build(v, snap)
+	}
+	return build(v, v.snapshot(snap))
 }
 
 // snapshotCalls are the calls that a snapshot answers.
-func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*master.Snapshot) (*masterv1.Response, error) {
-	return map[masterv1.Call_Type]func(*master.Snapshot) (*masterv1.Response, error){
-		masterv1.Call_GET_AGENTS: func(snap *master.Snapshot) (*masterv1.Response, error) {
-			return &masterv1.Response{Type: masterv1.Response_GET_AGENTS.Enum(), GetAgents: s.getAgents(snap)}, nil
+func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*viewer, *master.Snapshot) (*masterv1.Response, error) {
+	return map[masterv1.Call_Type]func(*viewer, *master.Snapshot) (*masterv1.Response, error){
+		masterv1.Call_GET_AGENTS: func(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
+			return &masterv1.Response{Type: masterv1.Response_GET_AGENTS.Enum(), GetAgents: s.getAgents(v, snap)}, nil
 		},
-		masterv1.Call_GET_FRAMEWORKS: func(snap *master.Snapshot) (*masterv1.Response, error) {
+		masterv1.Call_GET_FRAMEWORKS: func(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 			out, err := s.getFrameworks(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_FRAMEWORKS.Enum(), GetFrameworks: out}, err
 		},
-		masterv1.Call_GET_TASKS: func(snap *master.Snapshot) (*masterv1.Response, error) {
+		masterv1.Call_GET_TASKS: func(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 			out, err := getTasks(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_TASKS.Enum(), GetTasks: out}, err
 		},
-		masterv1.Call_GET_EXECUTORS: func(snap *master.Snapshot) (*masterv1.Response, error) {
+		masterv1.Call_GET_EXECUTORS: func(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 			out, err := getExecutors(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: out}, err
 		},
@@ -204,10 +212,10 @@ func mesosDuration(d time.Duration) string {
 	return strconv.FormatInt(int64(d), 10) + "ns"
 }
 
-func (s *Server) getAgents(snap *master.Snapshot) *masterv1.Response_GetAgents {
+func (s *Server) getAgents(v *viewer, snap *master.Snapshot) *masterv1.Response_GetAgents {
 	out := &masterv1.Response_GetAgents{}
 	for i := range snap.Agents {
-		out.Agents = append(out.Agents, agentEntry(&snap.Agents[i]))
+		out.Agents = append(out.Agents, agentEntry(v.agent(&snap.Agents[i])))
 	}
 	for i := range snap.Recovered {
 		out.RecoveredAgents = append(out.RecoveredAgents, agentMessage(&snap.Recovered[i]))
@@ -334,7 +342,7 @@ func fullTask(t *master.Task) (*mesosv1.Task, error) {
 	return out, nil
 }
 
-func (s *Server) getState(snap *master.Snapshot) (*masterv1.Response, error) {
+func (s *Server) getState(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	tasks, err := getTasks(snap)
 	if err != nil {
 		return nil, err
@@ -348,7 +356,7 @@ func (s *Server) getState(snap *master.Snapshot) (*masterv1.Response, error) {
 		return nil, err
 	}
 	return &masterv1.Response{Type: masterv1.Response_GET_STATE.Enum(), GetState: &masterv1.Response_GetState{
-		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(snap), GetExecutors: executors,
+		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(v, snap), GetExecutors: executors,
 	}}, nil
 }
 
@@ -365,7 +373,7 @@ func getExecutors(snap *master.Snapshot) (*masterv1.Response_GetExecutors, error
 	return out, nil
 }
 
-func getRoles(snap *master.Snapshot) (*masterv1.Response, error) {
+func getRoles(_ *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	out := &masterv1.Response_GetRoles{}
 	for i := range snap.Roles {
 		r := &snap.Roles[i]
@@ -379,7 +387,7 @@ func getRoles(snap *master.Snapshot) (*masterv1.Response, error) {
 	return &masterv1.Response{Type: masterv1.Response_GET_ROLES.Enum(), GetRoles: out}, nil
 }
 
-func (s *Server) getMetrics(snap *master.Snapshot) (*masterv1.Response, error) {
+func (s *Server) getMetrics(_ *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	out := &masterv1.Response_GetMetrics{}
 	all := s.metrics(snap)
 	for _, name := range sortedKeys(all) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/master/authz"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 )
 
@@ -19,6 +20,16 @@ import (
 // GET is served to POST too, for there are clients that ask so.
 func (s *Server) routes() http.Handler {
 	handlers := s.handlers()
+	guards := map[realm]http.Handler{}
+	for _, in := range []realm{realmNone, realmReadOnly, realmReadWrite, realmFramework} {
+		guards[in] = s.guard(in, s.route(handlers))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guards[realmOf(plainPath(r.URL.Path))].ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) route(handlers map[string]http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.leads() {
 			s.whileFollowing(w, r)
@@ -52,23 +63,34 @@ func (s *Server) handlers() map[string]http.HandlerFunc {
 		"/machine/down":         s.machine(startCommand),
 		"/machine/up":           s.machine(stopCommand),
 		"/maintenance/schedule": s.schedule,
-		"/maintenance/status":   s.read(func(j *jsonWriter, q *query) { j.element(statusMessageOf(q.snap)) }),
+		"/maintenance/status":   s.read(func(j *jsonWriter, q *query) { j.element(q.sees.maintenance(q.snap)) }),
 		"/quota":                s.quota,
 		"/weights":              s.weights,
 		"/reserve":              s.olderOperation(mesosv1.Offer_Operation_RESERVE, "resources"),
 		"/unreserve":            s.olderOperation(mesosv1.Offer_Operation_UNRESERVE, "resources"),
 		"/create-volumes":       s.olderOperation(mesosv1.Offer_Operation_CREATE, "volumes"),
 		"/destroy-volumes":      s.olderOperation(mesosv1.Offer_Operation_DESTROY, "volumes"),
-		"/metrics":              s.prometheus().ServeHTTP,
-		"/metrics/snapshot":     s.read(s.writeMetrics),
+		"/metrics":              s.ifAllowed(s.prometheus().ServeHTTP, authz.GetEndpoint, "/metrics/snapshot"),
+		"/metrics/snapshot":     s.ifAllowed(s.read(s.writeMetrics), authz.GetEndpoint, "/metrics/snapshot"),
 		"/version":              s.read(s.writeVersion),
-		"/flags":                s.read(s.writeFlagsOnly),
+		"/flags":                s.ifAllowed(s.read(s.writeFlagsOnly), authz.ViewFlags),
 		"/state":                s.read(s.writeState),
 		"/state-summary":        s.read(s.writeStateSummary),
 		"/slaves":               s.read(s.writeSlaves),
 		"/frameworks":           s.read(s.writeFrameworksOnly),
 		"/tasks":                s.read(s.writeTaskList),
 		"/roles":                s.read(s.writeRoles),
+	}
+}
+
+// ifAllowed serves those who may see it.
+func (s *Server) ifAllowed(h http.HandlerFunc, action authz.Action, objects ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := s.allowed(r.Context(), action, objects...); err != nil && r.Method != http.MethodOptions {
+			answerError(w, err)
+			return
+		}
+		h(w, r)
 	}
 }
 
@@ -99,7 +121,9 @@ func withCORS(h http.HandlerFunc) http.HandlerFunc {
 
 // query is what a reader asks for, with the snapshot to answer from.
 type query struct {
-	snap      *master.Snapshot
+	snap      *master.Snapshot // what the reader may see
+	whole     *master.Snapshot // all, for sums
+	sees      *viewer
 	values    url.Values
 	framework string
 	agent     string
@@ -147,9 +171,11 @@ func (s *Server) query(r *http.Request) (*query, error) {
 		q.agent = rest
 	}
 	var err error
-	if q.snap, err = s.Snapshot(r.Context()); err != nil {
+	if q.whole, err = s.Snapshot(r.Context()); err != nil {
 		return nil, failf(http.StatusServiceUnavailable, "%v", err)
 	}
+	q.sees = s.viewer(r.Context())
+	q.snap = q.sees.snapshot(q.whole)
 	return q, nil
 }
 
@@ -248,6 +274,9 @@ func (s *Server) teardown(w http.ResponseWriter, r *http.Request) {
 
 // end ends a framework for good.
 func (s *Server) end(r *http.Request, framework string) error {
+	if err := s.mayEnd(r.Context(), framework); err != nil {
+		return err
+	}
 	if err := s.do(r.Context(), master.Teardown{Framework: framework}); err != nil {
 		return failf(http.StatusBadRequest, "No framework found with specified ID %q", framework)
 	}

@@ -120,7 +120,11 @@ func (s *Server) scheduler(w http.ResponseWriter, r *http.Request) {
 	call := &schedulerv1.Call{}
 	err := readCall(w, r, call)
 	if err == nil {
-		if problem := callProblem(call); problem != "" {
+		problem := callProblem(call)
+		if problem == "" {
+			problem = principalProblem(subject(r.Context()), call.GetSubscribe().GetFrameworkInfo())
+		}
+		if problem != "" {
 			err = failf(http.StatusBadRequest, "Failed to validate scheduler::Call: %s", problem)
 		}
 	}
@@ -150,13 +154,18 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, call *schedul
 		return failf(http.StatusBadRequest, "Subscribe calls should not include the '%s' header", streamHeader)
 	}
 	sub := call.GetSubscribe()
+	adoptPrincipal(subject(r.Context()), sub.FrameworkInfo)
 	info, err := frameworkInfo(sub.FrameworkInfo)
 	if err != nil {
 		return failf(http.StatusBadRequest, "Failed to read the FrameworkInfo: %v", err)
 	}
 	st := newStream(&info, json, s.cfg.StreamQueue)
 	s.registry.addStream(st)
-	if problem := frameworkProblem(sub.FrameworkInfo, sub.SuppressedRoles); problem != "" {
+	problem := frameworkProblem(sub.FrameworkInfo, sub.SuppressedRoles)
+	if problem == "" {
+		problem = s.registrationProblem(&info)
+	}
+	if problem != "" {
 		st.push(failedEvent(problem))
 		st.end()
 	} else {
@@ -183,12 +192,19 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	case st == nil || !st.driver.IsZero():
 		return failf(http.StatusForbidden, "Framework is not subscribed")
 	}
+	info := st.info.Load()
+	if who := subject(r.Context()).Name; who != "" && who != info.Principal {
+		return failf(http.StatusBadRequest, "Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", who, info.Principal)
+	}
 	switch stream := r.Header.Get(streamHeader); stream {
 	case st.id:
 	case "":
 		return failf(http.StatusBadRequest, "All non-subscribe calls should include the '%s' header", streamHeader)
 	default:
 		return failf(http.StatusBadRequest, "The stream ID '%s' included in this request didn't match the stream ID currently associated with framework ID '%s'", stream, id)
+	}
+	if err := s.throttle(r.Context(), st, id); err != nil {
+		return err
 	}
 	st.tally.call(call.GetType())
 	if call.GetType() == schedulerv1.Call_UPDATE_FRAMEWORK {
@@ -206,9 +222,27 @@ func (s *Server) call(w http.ResponseWriter, r *http.Request, call *schedulerv1.
 	return nil
 }
 
+// throttle lets a call wait for its turn; meanwhile another instance may have
+// taken the framework over.
+func (s *Server) throttle(ctx context.Context, st *stream, framework string) error {
+	st.tally.received.Add(1)
+	if err := s.cfg.Limits.admit(ctx, st.info.Load().Principal); err != nil {
+		return err
+	}
+	st.tally.processed.Add(1)
+	if s.cfg.Limits == nil {
+		return nil
+	}
+	if now, _ := s.registry.caller(framework); now != st {
+		return failf(http.StatusForbidden, "Framework is not subscribed")
+	}
+	return nil
+}
+
 // updateFramework returns when the call has taken effect.
 func (s *Server) updateFramework(ctx context.Context, call *schedulerv1.Call, st *stream) error {
 	up := call.GetUpdateFramework()
+	adoptPrincipal(subject(ctx), up.FrameworkInfo)
 	if problem := frameworkProblem(up.FrameworkInfo, up.SuppressedRoles); problem != "" {
 		return failf(http.StatusBadRequest, "Supplied FrameworkInfo is not valid: %s", problem)
 	}
@@ -217,6 +251,9 @@ func (s *Server) updateFramework(ctx context.Context, call *schedulerv1.Call, st
 		return failf(http.StatusBadRequest, "Failed to read the FrameworkInfo: %v", err)
 	}
 	info.ID = call.GetFrameworkId().GetValue()
+	if problem := s.registrationProblem(&info); problem != "" {
+		return failf(http.StatusForbidden, "%s", problem)
+	}
 	err = s.do(ctx, master.UpdateFramework{Info: info, Suppressed: up.SuppressedRoles})
 	switch {
 	case errors.Is(err, master.ErrNotSubscribed):

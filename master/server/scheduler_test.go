@@ -158,7 +158,7 @@ func TestOperations(t *testing.T) {
 		t.Errorf("operation: %v", op)
 	}
 	status := value(f.next(t, "UPDATE").path("update", "status").(map[string]any))
-	if status["state"] != "TASK_ERROR" || status["reason"] != "REASON_TASK_GROUP_INVALID" || !strings.Contains(status["message"].(string), "not supported") || status["uuid"] != nil {
+	if status["state"] != "TASK_ERROR" || status["reason"] != "REASON_TASK_GROUP_INVALID" || !strings.Contains(status["message"].(string), "Task uses no resources") || status["uuid"] != nil {
 		t.Errorf("group task: %v", status)
 	}
 	f.call(t, id, `{"type":"RECONCILE_OPERATIONS","framework_id":{"value":%q},"reconcile_operations":{"operations":[{"operation_id":{"value":"op2"}}]}}`)

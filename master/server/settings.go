@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/master/authz"
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/mesosjson"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -118,6 +119,11 @@ func (s *Server) operateSetting(ctx context.Context, c *masterv1.Call) (taken bo
 		if err != nil {
 			return true, err
 		}
+		for i := range cmd.Quotas {
+			if err := s.allowed(ctx, authz.UpdateQuota, cmd.Quotas[i].Role); err != nil {
+				return true, err
+			}
+		}
 		return true, s.set(ctx, cmd, http.StatusBadRequest)
 	case masterv1.Call_SET_QUOTA:
 		return true, s.setQuota(ctx, c.SetQuota.GetQuotaRequest())
@@ -138,6 +144,11 @@ func (s *Server) updateWeights(ctx context.Context, list []*mesosv1.WeightInfo) 
 			return failf(http.StatusBadRequest, "Failed to validate update weights request: role '%s' is there twice", role)
 		}
 		cmd.Weights[role] = w.GetWeight()
+	}
+	if len(cmd.Weights) > 0 {
+		if err := s.allowed(ctx, authz.UpdateWeight, sortedKeys(cmd.Weights)...); err != nil {
+			return err
+		}
 	}
 	return s.set(ctx, cmd, http.StatusBadRequest)
 }
@@ -191,6 +202,9 @@ func (s *Server) setQuota(ctx context.Context, in *quotav1.QuotaRequest) error {
 			return failf(http.StatusBadRequest, "Failed to validate set quota request: QuotaInfo must only include plain scalars, not %s", x)
 		}
 	}
+	if err := s.allowed(ctx, authz.UpdateQuota, q.Role); err != nil {
+		return err
+	}
 	q.Guarantees = list.Scalars()
 	for _, x := range q.Guarantees {
 		q.Limits[x.Name] = x.Amount
@@ -199,6 +213,9 @@ func (s *Server) setQuota(ctx context.Context, in *quotav1.QuotaRequest) error {
 }
 
 func (s *Server) removeQuota(ctx context.Context, role string) error {
+	if err := s.allowed(ctx, authz.UpdateQuota, role); err != nil {
+		return err
+	}
 	return s.set(ctx, master.RemoveQuota{Role: role}, http.StatusBadRequest)
 }
 
@@ -219,7 +236,7 @@ func quotaStatus(snap *master.Snapshot) *quotav1.QuotaStatus {
 	return out
 }
 
-func getQuota(snap *master.Snapshot) (*masterv1.Response, error) {
+func getQuota(_ *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	return &masterv1.Response{Type: masterv1.Response_GET_QUOTA.Enum(), GetQuota: &masterv1.Response_GetQuota{Status: quotaStatus(snap)}}, nil
 }
 
@@ -230,7 +247,7 @@ func weightInfos(snap *master.Snapshot) (out []*mesosv1.WeightInfo) {
 	return out
 }
 
-func getWeights(snap *master.Snapshot) (*masterv1.Response, error) {
+func getWeights(_ *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 	return &masterv1.Response{Type: masterv1.Response_GET_WEIGHTS.Enum(), GetWeights: &masterv1.Response_GetWeights{WeightInfos: weightInfos(snap)}}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/master/authz"
 	"github.com/mesopool/mesopool/mesos/convert"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/resources"
@@ -20,6 +21,9 @@ func (s *Server) writeState(j *jsonWriter, q *query) {
 	snap := q.snap
 	j.object(func() {
 		s.writeSelf(j, snap)
+		if q.sees.any(authz.ViewFlags) {
+			s.writeFlags(j)
+		}
 		j.key("slaves")
 		j.array(func() { s.writeAgents(j, q, false) })
 		s.writeRecovered(j, snap)
@@ -60,7 +64,6 @@ func (s *Server) writeSelf(j *jsonWriter, snap *master.Snapshot) {
 		j.int("port", int64(s.self.GetPort()))
 		j.member("hostname", s.self.GetHostname())
 	})
-	s.writeFlags(j)
 }
 
 func (s *Server) writeBuild(j *jsonWriter) {
@@ -150,11 +153,13 @@ func (s *Server) writeAgents(j *jsonWriter, q *query, full bool) {
 		if q.agent != "" && q.agent != a.ID {
 			continue
 		}
-		j.object(func() { s.writeAgent(j, a, full) })
+		j.object(func() { s.writeAgent(j, q.sees, a, full) })
 	}
 }
 
-func (s *Server) writeAgent(j *jsonWriter, a *master.AgentView, full bool) {
+// writeAgent prints sums of all, and of single resources those that the viewer
+// may see.
+func (s *Server) writeAgent(j *jsonWriter, v *viewer, a *master.AgentView, full bool) {
 	s.writeAgentInfo(j, &a.AgentInfo)
 	j.member("pid", a.PID)
 	j.time("registered_time", a.Registered)
@@ -164,7 +169,7 @@ func (s *Server) writeAgent(j *jsonWriter, a *master.AgentView, full bool) {
 	writeAmounts(j, "resources", a.Resources)
 	writeAmounts(j, "used_resources", a.Used)
 	writeAmounts(j, "offered_resources", a.Offered)
-	reserved := reservedTo(a.Resources)
+	reserved := reservedTo(v.resources(a.Resources))
 	j.key("reserved_resources")
 	j.object(func() {
 		for _, role := range sortedKeys(reserved) {
@@ -181,7 +186,7 @@ func (s *Server) writeAgent(j *jsonWriter, a *master.AgentView, full bool) {
 	j.member("version", a.Version)
 	j.texts("capabilities", a.CapabilityNames)
 	if full {
-		writeFull(j, a, reserved)
+		writeFull(j, v.agent(a), reserved)
 	}
 }
 
@@ -567,7 +572,7 @@ func (s *Server) writeStateSummary(j *jsonWriter, q *query) {
 			for i := range q.snap.Agents {
 				a := &q.snap.Agents[i]
 				j.object(func() {
-					s.writeAgent(j, a, false)
+					s.writeAgent(j, q.sees, a, false)
 					writeSummary(j, agents.of(a.ID), "framework_ids")
 				})
 			}

@@ -45,6 +45,7 @@ type frameworkTally struct {
 	events [eventKinds]atomic.Uint64
 
 	offersSent, offersAccepted, offersDeclined, launches atomic.Uint64
+	received, processed                                  atomic.Uint64 // calls, before and after they wait for their turn
 }
 
 func (t *tally) framework(id string) *frameworkTally {
@@ -59,6 +60,24 @@ func (t *tally) framework(id string) *frameworkTally {
 		t.frameworks[id] = f
 	}
 	return f
+}
+
+// spareTallies are kept of frameworks that nobody knows any more.
+const spareTallies = 100
+
+// forget drops the counters of frameworks that nobody knows, if there are more
+// than limit in all.
+func (t *tally) forget(limit int, known func(id string) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.frameworks) <= limit {
+		return
+	}
+	for id := range t.frameworks {
+		if !known(id) {
+			delete(t.frameworks, id)
+		}
+	}
 }
 
 func (t *tally) message(k messageKind) { t.messages[k].Add(1) }

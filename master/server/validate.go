@@ -216,8 +216,8 @@ func limitsProblem(t *mesosv1.TaskInfo, capable bool) string {
 	}
 	for _, name := range []string{"cpus", "mem"} {
 		limit, set := t.Limits[name]
-		if set && limit.GetValue() < amount(t, name) {
-			return fmt.Sprintf("Task's %s limit %v is less than its request %v", name, limit.GetValue(), amount(t, name))
+		if set && limit.GetValue() < amountOf(t.Resources, name) {
+			return fmt.Sprintf("Task's %s limit %v is less than its request %v", name, limit.GetValue(), amountOf(t.Resources, name))
 		}
 	}
 	for name := range t.Limits {
@@ -228,8 +228,8 @@ func limitsProblem(t *mesosv1.TaskInfo, capable bool) string {
 	return ""
 }
 
-func amount(t *mesosv1.TaskInfo, name string) (sum float64) {
-	for _, r := range t.Resources {
+func amountOf(list []*mesosv1.Resource, name string) (sum float64) {
+	for _, r := range list {
 		if r.GetName() == name {
 			sum += r.GetScalar().GetValue()
 		}
@@ -349,21 +349,47 @@ func taskExecutorProblem(t *mesosv1.TaskInfo) string {
 	if t.Executor == nil {
 		return ""
 	}
-	if problem := idProblem(t.Executor.GetExecutorId().GetValue()); problem != "" {
+	if t.Executor.GetType() == mesosv1.ExecutorInfo_DEFAULT {
+		return "'ExecutorInfo.type' of a LAUNCH must not be DEFAULT"
+	}
+	return executorProblem(t.Executor)
+}
+
+// executorProblem is what is wrong with an executor of either kind
+// (master/validation.cpp, executor::internal::validate).
+func executorProblem(e *mesosv1.ExecutorInfo) string {
+	if problem := idProblem(e.GetExecutorId().GetValue()); problem != "" {
 		return "Executor's ID is invalid: " + problem
 	}
-	switch t.Executor.GetType() {
+	if problem := executorTypeProblem(e); problem != "" {
+		return problem
+	}
+	if e.GetShutdownGracePeriod().GetNanoseconds() < 0 {
+		return "ExecutorInfo's 'shutdown_grace_period' must be non-negative"
+	}
+	if problem := commandProblem(e.Command); problem != "" {
+		return "Executor's `CommandInfo` is invalid: " + problem
+	}
+	return prefixed("Executor's `ContainerInfo` is invalid: ", executorContainer(e))
+}
+
+func executorTypeProblem(e *mesosv1.ExecutorInfo) string {
+	switch e.GetType() {
 	case mesosv1.ExecutorInfo_DEFAULT:
-		return "'ExecutorInfo.type' of a LAUNCH must not be DEFAULT"
+		switch c := e.Container; {
+		case e.Command != nil:
+			return "'ExecutorInfo.command' must not be set for 'DEFAULT' executor"
+		case c != nil && c.GetType() != mesosv1.ContainerInfo_MESOS:
+			return "'ExecutorInfo.container.type' must be 'MESOS' for 'DEFAULT' executor"
+		case c.GetMesos().GetImage() != nil:
+			return "'ExecutorInfo.container.mesos.image' must not be set for 'DEFAULT' executor"
+		}
 	case mesosv1.ExecutorInfo_CUSTOM:
-		if t.Executor.Command == nil {
+		if e.Command == nil {
 			return "'ExecutorInfo.command' must be set for 'CUSTOM' executor"
 		}
 	}
-	if problem := commandProblem(t.Executor.Command); problem != "" {
-		return "Executor's `CommandInfo` is invalid: " + problem
-	}
-	return prefixed("Executor's `ContainerInfo` is invalid: ", executorContainer(t.Executor))
+	return ""
 }
 
 func executorContainer(e *mesosv1.ExecutorInfo) string {

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"time"
+	"unique"
+
+	"github.com/mesopool/mesopool/resources"
+	"github.com/mesopool/mesopool/task"
+)
+
+// Rows are many, and much of what they say is the same: it is kept once.
+
+// extra is what few rows need. Most have nothing of it, and share that: whoever
+// writes asks rare for one of the row's own.
+type extra struct {
+	failing  time.Time // since when each launch was answered with a failure
+	troubles []string  // what the framework was told about its launch
+
+	watchAt  time.Time // of the next check without consequences
+	watching bool      // such checks have begun
+
+	last string // what the last status said, for a row that is silent
+
+	session   uint64    // an executor's; 0: it is not connected
+	connectBy time.Time // when an executor must have connected
+	met       bool      // an executor: it has been connected since the agent started
+}
+
+var nothing = &extra{}
+
+func (r *row) rare() *extra {
+	if r.extra == nothing {
+		r.extra = &extra{}
+	}
+	return r.extra
+}
+
+// amounts are the latest different ones that tasks have asked for. They are never
+// changed in place.
+type amounts struct {
+	kept [16]resources.Resources
+	next int
+}
+
+// same returns equal amounts that are kept already.
+func (a *amounts) same(r resources.Resources) resources.Resources {
+	for _, k := range a.kept {
+		if len(k) == len(r) && k.Equal(r) {
+			return k
+		}
+	}
+	a.kept[a.next%len(a.kept)] = r
+	a.next++
+	return r
+}
+
+// share lets a new row say in common words what others say too.
+func (c *Core) share(r *row) {
+	s := &r.Spec
+	s.Key.Framework, s.Image = unique.Make(s.Key.Framework).Value(), unique.Make(s.Image).Value()
+	r.key = s.Key
+	if len(s.Resources) > 0 {
+		s.Resources = c.amounts.same(s.Resources)
+	}
+	r.slim()
+}
+
+// slim leaves out of a row's container what the row says itself.
+func (r *row) slim() {
+	k := &r.Container
+	if k.ID == "" || r.orphan {
+		return
+	}
+	k.Owner, k.Resources, k.Key = task.Owner{}, nil, r.key
+	if k.Name == r.Name {
+		k.Name = r.Name
+	}
+	k.Network = unique.Make(k.Network).Value()
+}
