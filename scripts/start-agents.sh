@@ -94,7 +94,7 @@ agent_flags() { # <name>
 make_agent() { # <name> <digest> <network>
   local container=${cluster}_$1 volume=${cluster}_$1-data file
   docker volume create --label "com.docker.compose.project=$cluster" --label com.docker.compose.volume=agent-data "$volume" >/dev/null
-  docker create --name "$container" --hostname "$1" --restart unless-stopped --network "$3" --volume "$volume:/var/lib/mesopool" \
+  docker create --name "$container" --hostname "$1" --restart always --network "$3" --volume "$volume:/var/lib/mesopool" \
     --label "$ROLE_LABEL=$cluster" --label "$PLACE_LABEL=$place_dir" --label "io.mesopool.agent=$1" --label "io.mesopool.digest=$2" \
     --env "DOCKER_HOST=$place_host" --env DOCKER_TLS_VERIFY=1 --env "TLSCA=$(cat "$place_dir/ca.pem")" \
     --env "TLSCERT=$(cat "$place_dir/cert.pem")" --env "TLSKEY=$(cat "$place_dir/key.pem")" \

@@ -89,7 +89,7 @@ make_endpoint() {
   if [ -z "$address" ]; then address=$MESOPOOL_PUBLISH:$(endpoint_port); fi
   say "Starting the endpoint at $address."
   docker rm -f "$ENDPOINT" >/dev/null 2>&1 || true
-  docker create --name "$ENDPOINT" --restart unless-stopped --sysctl net.ipv4.ip_forward=0 --cap-drop ALL \
+  docker create --name "$ENDPOINT" --restart always --sysctl net.ipv4.ip_forward=0 --cap-drop ALL \
     --security-opt no-new-privileges --label "$ENDPOINT_LABEL=$address" --publish "$address:2376" --volume "$ENDPOINT:/state" \
     --volume "$endpoint_mount" --env "DOCKER_HOST=$MESOPOOL_ENGINE_HOST" --env "DOCKER_TLS_VERIFY=$MESOPOOL_ENGINE_TLS_VERIFY" \
     --env "DOCKER_CERT_PATH=$MESOPOOL_ENGINE_CERT_PATH" "$MESOPOOL_IMAGE" endpoint --state=/state --ip=0.0.0.0 --backend=engine \

@@ -388,7 +388,7 @@ func TestViewACLs(t *testing.T) {
 	only := func(action, object, value string) string {
 		return `"` + action + `":[{"principals":{"values":["ops"]},"` + object + `":{"type":"ANY"}},{"principals":{"values":["viewer"]},"` + object + `":{"values":["` + value + `"]}}]`
 	}
-	m := secure(t, `{"permissive": false,"register_frameworks":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],"run_tasks":[{"principals":{"type":"ANY"},"users":{"type":"ANY"}}],
+	m := secure(t, `{"permissive": false,"register_agents":[{"principals":{"type":"ANY"},"agents":{"type":"ANY"}}],"register_frameworks":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],"run_tasks":[{"principals":{"type":"ANY"},"users":{"type":"ANY"}}],
 		"reserve_resources":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],"update_quotas":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],
 		"update_weights":[{"principals":{"type":"ANY"},"roles":{"type":"ANY"}}],`+
 		strings.Join([]string{only("view_frameworks", "users", "www"), only("view_tasks", "users", "www"), only("view_executors", "users", "www"), only("view_roles", "roles", "web"), only("get_quotas", "roles", "web")}, ",")+`}`)

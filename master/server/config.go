@@ -24,13 +24,12 @@ type Config struct {
 	Store     store.Store    // keeps the admitted agents
 	Core      master.Config  // the zero value is master.DefaultConfig; its ID is set from ID
 
-	Election Election // nil: this master leads from the start
-
 	// Dial connects to agents; nil: plain TCP. Where Listener speaks TLS it should
 	// too.
-	Dial   func(ctx context.Context, addr string) (net.Conn, error)
-	Auth   Auth    // who must prove who they are, and who may do what
-	Limits *Limits // of frameworks' calls; nil: none
+	Dial     func(ctx context.Context, addr string) (net.Conn, error)
+	Auth     Auth     // who must prove who they are, and who may do what
+	Limits   *Limits  // of frameworks' calls; nil: none
+	Election Election // nil: this master leads from the start
 
 	Version string            // the Mesos that is spoken; "": 1.11.0
 	Build   Build             // what was built, for people

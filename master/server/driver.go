@@ -79,8 +79,9 @@ func (s *Server) driverCall(m *libprocess.Message, call *schedulerv1.Call, force
 	if st == nil {
 		return err
 	}
-	if err := s.throttle(s.life, st, call.GetFrameworkId().GetValue()); err != nil {
-		return err
+	if err := s.throttle(st.life, st, call.GetFrameworkId().GetValue()); err != nil { // meanwhile nothing else is read from it
+		s.failDriver(m.From, err.Error())
+		return nil
 	}
 	st.tally.call(call.GetType())
 	switch call.GetType() {
@@ -89,7 +90,7 @@ func (s *Server) driverCall(m *libprocess.Message, call *schedulerv1.Call, force
 	case schedulerv1.Call_UNKNOWN:
 		return errors.New("the call's type is not known")
 	case schedulerv1.Call_UPDATE_FRAMEWORK:
-		if err := s.updateFramework(s.life, call, st); err != nil {
+		if err := s.updateFramework(st.life, call, st); err != nil {
 			s.failDriver(m.From, err.Error())
 		}
 		return nil
@@ -157,8 +158,10 @@ func (s *Server) subscribeDriver(from libprocess.UPID, sub *schedulerv1.Call_Sub
 	}
 	st := newStream(&info, false, s.cfg.StreamQueue)
 	st.driver = from
+	st.life, st.hangUp = context.WithCancel(s.life)
 	again, err := s.registry.addDriver(st)
 	if err != nil {
+		st.hangUp()
 		return err
 	}
 	if again {
@@ -166,7 +169,10 @@ func (s *Server) subscribeDriver(from libprocess.UPID, sub *schedulerv1.Call_Sub
 	} else {
 		s.node.Link(from)
 	}
-	s.serveDriver(st)
+	s.drivers.Go(func() {
+		defer st.hangUp()
+		s.serveStream(st.life, st, &driverEncoder{s, st})
+	})
 	s.put(master.Subscribe{Info: info, Stream: st.id, Suppressed: sub.SuppressedRoles, PID: from.String(), Force: force})
 	return nil
 }
@@ -183,15 +189,6 @@ func (s *Server) driverProblem(from libprocess.UPID, sub *schedulerv1.Call_Subsc
 		return info, err.Error()
 	}
 	return info, s.registrationProblem(&info)
-}
-
-func (s *Server) serveDriver(st *stream) {
-	ctx, cancel := context.WithCancel(s.life)
-	st.hangUp = cancel
-	s.drivers.Go(func() {
-		defer cancel()
-		s.serveStream(ctx, st, &driverEncoder{s, st})
-	})
 }
 
 // driverAborted: the driver hears nothing any more, but its framework may come

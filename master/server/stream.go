@@ -23,7 +23,8 @@ type stream struct {
 	tally *frameworkTally                      // set before the first event
 
 	driver libprocess.UPID    // who gets messages instead of an HTTP answer; zero: nobody
-	hangUp context.CancelFunc // of a driver: its link broke
+	life   context.Context    // of a driver
+	hangUp context.CancelFunc // its link broke
 
 	mu        sync.Mutex
 	framework string // once subscribed
