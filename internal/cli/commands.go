@@ -101,9 +101,6 @@ func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
 	if r.auth, r.limits, err = security(v); err != nil {
 		return nil, err
 	}
-	if r.authentication, err = authentication(v, r.auth.Known); err != nil {
-		return nil, err
-	}
 	r.tls, err = tlsFrom(v)
 	return r, err
 }

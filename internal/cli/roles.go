@@ -51,10 +51,8 @@ type masterRole struct {
 	auth     server.Auth
 	limits   *server.Limits
 	tls      *peerTLS
-
-	authentication server.Authentication
-	consul         string
-	log            *slog.Logger
+	consul   string
+	log      *slog.Logger
 }
 
 func (r *masterRole) run(ctx context.Context) error {
@@ -71,7 +69,7 @@ func (r *masterRole) run(ctx context.Context) error {
 	listener, dial := r.tls.wrap(r.at.listener)
 	s, err := server.New(server.Config{
 		Listener: listener, Dial: dial, Auth: r.auth, Limits: r.limits, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
-		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election, Authentication: r.authentication,
+		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election,
 	})
 	if err != nil {
 		return err

@@ -75,6 +75,7 @@ func securityFlags(f *pflag.FlagSet) {
 // security reads what the flags name.
 func security(v *viper.Viper) (auth server.Auth, limits *server.Limits, err error) {
 	auth.ReadOnly, auth.ReadWrite, auth.Framework = v.GetBool("authenticate-http-readonly"), v.GetBool("authenticate-http-readwrite"), v.GetBool("authenticate-http-frameworks")
+	auth.Agents, auth.Drivers = v.GetBool("authenticate-agents"), v.GetBool("authenticate-frameworks")
 	if path := v.GetString("credentials"); path != "" {
 		text, err := os.ReadFile(path)
 		if err == nil {
@@ -95,6 +96,9 @@ func security(v *viper.Viper) (auth server.Auth, limits *server.Limits, err erro
 	}
 	if (auth.ReadOnly || auth.ReadWrite || auth.Framework) && auth.Known.Len() == 0 && len(auth.TokenKey) == 0 {
 		return auth, nil, exit(exitUsage, "--authenticate-http-… needs --credentials or --jwt-secret-key: there is nobody who could prove anything")
+	}
+	if (auth.Agents || auth.Drivers) && auth.Known.Len() == 0 {
+		return auth, nil, exit(exitUsage, "--authenticate-agents and --authenticate-frameworks need --credentials: nobody could prove who he is")
 	}
 	err = jsonFlag(v, "acls", func(text []byte) (err error) { auth.ACLs, err = authz.Parse(text); return err })
 	if err == nil {

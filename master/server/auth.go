@@ -14,11 +14,13 @@ import (
 // Auth says who must prove who they are, and who may do what. The zero value
 // asks nobody and allows everything.
 type Auth struct {
-	Known     credentials.Known // for HTTP basic
+	Known     credentials.Known // for HTTP basic and CRAM-MD5
 	TokenKey  []byte            // for bearer tokens; empty: none are taken
 	ReadOnly  bool              // --authenticate_http_readonly
 	ReadWrite bool              // --authenticate_http_readwrite
 	Framework bool              // --authenticate_http_frameworks
+	Drivers   bool              // --authenticate_frameworks: those that speak libprocess
+	Agents    bool              // --authenticate_agents
 	ACLs      *authz.ACLs       // nil: everybody may do everything
 }
 

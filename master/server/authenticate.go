@@ -9,23 +9,14 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mesopool/mesopool/master/authz"
 	"github.com/mesopool/mesopool/mesos/crammd5"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 )
 
-// Authentication is about agents and scheduler drivers, which prove over
-// libprocess who they are (CRAM-MD5). The zero value lets all in.
-type Authentication struct {
-	// Secrets finds what a principal proves itself with, such as
-	// credentials.Known.Secret. Nil: whoever tries to prove something is told that
-	// there is no authenticator.
-	Secrets func(principal string) (secret string, ok bool)
-
-	Agents     bool // only agents that have proven who they are may register
-	Frameworks bool // only drivers that have may subscribe; HTTP has its own ways
-}
+// Agents and scheduler drivers prove over libprocess who they are, by CRAM-MD5.
 
 // authenticator is the actor that the steps of all exchanges go to. Mesos has
 // one for each, from whose name clients conclude nothing.
@@ -155,11 +146,11 @@ func (s *Server) authenticate(m libprocess.Message) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.Authentication.Secrets == nil {
+	if s.cfg.Auth.Known.Len() == 0 {
 		s.auth.forget(pid)
 		return s.node.SendProto(masterActor, m.From, &messages.AuthenticationErrorMessage{Error: new("No authenticator loaded")})
 	}
-	x := &exchange{pid: pid, client: m.From, session: crammd5.NewSession(s.cfg.Authentication.Secrets)}
+	x := &exchange{pid: pid, client: m.From, session: crammd5.NewSession(s.cfg.Auth.Known.Secret)}
 	x.timeout = time.AfterFunc(authenticationTime, func() { s.authenticated(x) })
 	if err := s.auth.begin(x); err != nil {
 		x.timeout.Stop()
@@ -224,13 +215,17 @@ func (s *Server) authenticated(x *exchange) {
 	}
 }
 
-// admit registers an agent if it has proven what it must.
+// admit registers an agent if it has proven what it must and may be one.
 func (s *Server) admit(m libprocess.Message, register func(libprocess.Message) error) error {
 	if s.auth.hold(&m) {
 		return nil
 	}
-	if _, known := s.auth.principal(m.From); s.cfg.Authentication.Agents && !known {
+	principal, known := s.auth.principal(m.From)
+	if s.cfg.Auth.Agents && !known {
 		return errors.New("the agent is not authenticated")
+	}
+	if !s.cfg.Auth.ACLs.Allows(authz.Subject{Name: principal}, authz.RegisterAgent) {
+		return fmt.Errorf("not authorized to register an agent as %q", principal)
 	}
 	return register(m)
 }
@@ -240,7 +235,7 @@ func (s *Server) admit(m libprocess.Message, register func(libprocess.Message) e
 func (s *Server) identityProblem(from libprocess.UPID, f *mesosv1.FrameworkInfo) string {
 	principal, known := s.auth.principal(from)
 	switch {
-	case s.cfg.Authentication.Frameworks && !known:
+	case s.cfg.Auth.Drivers && !known:
 		return fmt.Sprintf("Framework at %s is not authenticated", from)
 	case known && f.Principal != nil && f.GetPrincipal() != principal:
 		return fmt.Sprintf("Framework principal '%s' does not match authenticated principal '%s'", f.GetPrincipal(), principal)

@@ -26,11 +26,10 @@ type Config struct {
 
 	// Dial connects to agents; nil: plain TCP. Where Listener speaks TLS it should
 	// too.
-	Dial           func(ctx context.Context, addr string) (net.Conn, error)
-	Auth           Auth           // who must prove who they are, and who may do what
-	Limits         *Limits        // of frameworks' calls; nil: none
-	Election       Election       // nil: this master leads from the start
-	Authentication Authentication // of agents and drivers; zero: nobody needs to, nobody can
+	Dial     func(ctx context.Context, addr string) (net.Conn, error)
+	Auth     Auth     // who must prove who they are, and who may do what
+	Limits   *Limits  // of frameworks' calls; nil: none
+	Election Election // nil: this master leads from the start
 
 	Version string            // the Mesos that is spoken; "": 1.11.0
 	Build   Build             // what was built, for people

@@ -90,7 +90,7 @@ func (s *Server) driverCall(m *libprocess.Message, call *schedulerv1.Call, force
 	case schedulerv1.Call_UNKNOWN:
 		return errors.New("the call's type is not known")
 	case schedulerv1.Call_UPDATE_FRAMEWORK:
-		if err := s.updateFramework(context.Background(), call, st); err != nil {
+		if err := s.updateFramework(st.life, call, st); err != nil {
 			s.failDriver(m.From, err.Error())
 		}
 		return nil
@@ -151,20 +151,17 @@ func (s *Server) subscribeDriver(from libprocess.UPID, sub *schedulerv1.Call_Sub
 	if principal, known := s.auth.principal(from); known && sub.FrameworkInfo.Principal == nil {
 		sub.FrameworkInfo.Principal = &principal
 	}
-	problem := cmp.Or(frameworkProblem(sub.FrameworkInfo, sub.SuppressedRoles), s.identityProblem(from, sub.FrameworkInfo))
-	info, err := frameworkInfo(sub.FrameworkInfo)
-	if problem == "" && err != nil {
-		problem = err.Error()
-	}
-	problem = cmp.Or(problem, s.registrationProblem(&info))
+	info, problem := s.driverProblem(from, sub)
 	if problem != "" {
 		s.failDriver(from, problem)
 		return nil
 	}
 	st := newStream(&info, false, s.cfg.StreamQueue)
 	st.driver = from
+	st.life, st.hangUp = context.WithCancel(s.life)
 	again, err := s.registry.addDriver(st)
 	if err != nil {
+		st.hangUp()
 		return err
 	}
 	if again {
@@ -172,18 +169,26 @@ func (s *Server) subscribeDriver(from libprocess.UPID, sub *schedulerv1.Call_Sub
 	} else {
 		s.node.Link(from)
 	}
-	s.serveDriver(st)
+	s.drivers.Go(func() {
+		defer st.hangUp()
+		s.serveStream(st.life, st, &driverEncoder{s, st})
+	})
 	s.put(master.Subscribe{Info: info, Stream: st.id, Suppressed: sub.SuppressedRoles, PID: from.String(), Force: force})
 	return nil
 }
 
-func (s *Server) serveDriver(st *stream) {
-	ctx, cancel := context.WithCancel(context.Background())
-	st.life, st.hangUp = ctx, cancel
-	s.drivers.Go(func() {
-		defer cancel()
-		s.serveStream(ctx, st, &driverEncoder{s, st})
-	})
+// driverProblem reads what a driver says of its framework, and says what is
+// wrong with it.
+func (s *Server) driverProblem(from libprocess.UPID, sub *schedulerv1.Call_Subscribe) (info master.FrameworkInfo, problem string) {
+	problem = cmp.Or(frameworkProblem(sub.FrameworkInfo, sub.SuppressedRoles), s.identityProblem(from, sub.FrameworkInfo))
+	if problem != "" {
+		return info, problem
+	}
+	info, err := frameworkInfo(sub.FrameworkInfo)
+	if err != nil {
+		return info, err.Error()
+	}
+	return info, s.registrationProblem(&info)
 }
 
 // driverAborted: the driver hears nothing any more, but its framework may come

@@ -18,6 +18,7 @@ import (
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/master/authz"
 	"github.com/mesopool/mesopool/mesos/crammd5"
+	"github.com/mesopool/mesopool/mesos/credentials"
 	"github.com/mesopool/mesopool/mesos/libprocess"
 	"github.com/mesopool/mesopool/mesos/messages"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -555,8 +556,13 @@ func TestDriverStrangers(t *testing.T) {
 	}
 }
 
-func secretsOf(principal, secret string) func(string) (string, bool) {
-	return func(p string) (string, bool) { return secret, p == principal }
+func knows(t testing.TB, principal, secret string) credentials.Known {
+	t.Helper()
+	known, err := credentials.Parse([]byte(principal + " " + secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return known
 }
 
 func (d *driver) authenticate(principal, secret string) error {
@@ -565,7 +571,7 @@ func (d *driver) authenticate(principal, secret string) error {
 
 func TestDriverAuthenticates(t *testing.T) {
 	m := startMaster(t, "", func(c *Config) {
-		c.Authentication = Authentication{Secrets: secretsOf("marathon", "s3cret"), Frameworks: true}
+		c.Auth = Auth{Known: knows(t, "marathon", "s3cret"), Drivers: true}
 	})
 	d := startDriver(t, m)
 	d.send(subscribeCall(oldFramework(""), false))
@@ -595,7 +601,7 @@ func TestDriverAuthenticates(t *testing.T) {
 // What a driver sends while it proves who it is waits for that.
 func TestDriverAuthenticationHoldsItsSubscription(t *testing.T) {
 	m := startMaster(t, "", func(c *Config) {
-		c.Authentication = Authentication{Secrets: secretsOf("marathon", "s3cret"), Frameworks: true}
+		c.Auth = Auth{Known: knows(t, "marathon", "s3cret"), Drivers: true}
 	})
 	d := startDriver(t, m)
 	client := d.node.UPID("authenticatee")
@@ -633,7 +639,7 @@ func TestDriverAuthenticationHoldsItsSubscription(t *testing.T) {
 // they register; where it is required, others are not heard.
 func Test10B_12_Authentication(t *testing.T) {
 	m := startMaster(t, "", func(c *Config) {
-		c.Authentication = Authentication{Secrets: secretsOf("agent", "s3cret"), Agents: true}
+		c.Auth = Auth{Known: knows(t, "agent", "s3cret"), Agents: true}
 	})
 	a := startWireAgent(t, m)
 	a.send(t, registration())
@@ -651,6 +657,63 @@ func Test10B_12_Authentication(t *testing.T) {
 	m.exited(self) // whoever breaks the connection proves himself anew
 	if _, known := m.auth.principal(self); known {
 		t.Error("it is still believed after its connection broke")
+	}
+}
+
+// What the lists deny is denied whichever way it is asked for.
+func TestDriverObeysTheLists(t *testing.T) {
+	acls, err := authz.Parse([]byte(`{"permissive": false,
+		"register_agents": [{"principals": {"values": ["agent"]}, "agents": {"type": "ANY"}}],
+		"register_frameworks": [{"principals": {"type": "ANY"}, "roles": {"values": ["web"]}}],
+		"run_tasks": [{"principals": {"type": "ANY"}, "users": {"values": ["nobody"]}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := startMaster(t, "", func(c *Config) { c.Auth = Auth{Known: knows(t, "agent", "s3cret"), ACLs: acls} })
+	a := startWireAgent(t, m)
+	a.send(t, registration())
+	if err := crammd5.Authenticate(t.Context(), a.node, a.node.UPID("slave(1)"), a.to, crammd5.Credential{Principal: "agent", Secret: "s3cret"}); err != nil {
+		t.Fatal(err)
+	}
+	if m.tally.dropped.Load() != 1 {
+		t.Error("an agent that is nobody may register")
+	}
+	a.send(t, registration())
+	receive[*messages.SlaveRegisteredMessage](t, a)
+	d := startDriver(t, m)
+	f := oldFramework("")
+	f.Role = new("other")
+	d.send(subscribeCall(f, false))
+	d.refused("Not authorized to register framework  with roles { other }")
+	f.Role = new("web")
+	d.send(subscribeCall(f, false))
+	d.id = told[*messages.FrameworkRegisteredMessage](d).FrameworkId.GetValue()
+	d.launch("t1")
+	if up := d.state("t1", mesosv1.TaskState_TASK_ERROR); up.Update.Status.GetReason() != mesosv1.TaskStatus_REASON_TASK_UNAUTHORIZED {
+		t.Errorf("update: %v", up)
+	}
+}
+
+// Calls that come too fast wait.
+func TestDriverIsLimited(t *testing.T) {
+	limits, err := ParseLimits([]byte(`{"limits": [{"principal": "slow", "qps": 0.001}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := startMaster(t, "", func(c *Config) { c.Limits = limits })
+	d := startDriver(t, m)
+	f := oldFramework("")
+	f.Principal = new("slow")
+	d.send(subscribeCall(f, false))
+	d.id = told[*messages.FrameworkRegisteredMessage](d).FrameworkId.GetValue()
+	none := &messages.Call{Type: schedulerv1.Call_RECONCILE.Enum(), Reconcile: &schedulerv1.Call_Reconcile{Tasks: []*schedulerv1.Call_Reconcile_Task{{TaskId: &mesosv1.TaskID{Value: new("none")}}}}}
+	d.call(none)
+	d.state("none", mesosv1.TaskState_TASK_LOST)
+	d.call(none)
+	for deadline := time.Now().Add(patience); limits.of["slow"].waiting.Load() != 1; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing waits")
+		}
 	}
 }
 
@@ -716,7 +779,7 @@ func FuzzDriver(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	m := startMaster(f, "", func(c *Config) { c.Authentication.Secrets = secretsOf("p", "s") })
+	m := startMaster(f, "", func(c *Config) { c.Auth.Known = knows(f, "p", "s") })
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		name := names[int(kind)%len(names)]
 		if bytes.Contains(body, []byte("@")) && name == "mesos.internal.AuthenticateMessage" && !bytes.Contains(body, []byte("@127.")) {

@@ -36,6 +36,9 @@ type Server struct {
 	tally     tally
 	auth      authentications
 	drivers   sync.WaitGroup // whose streams are served
+
+	life    context.Context // of what goes on without a request
+	endLife context.CancelFunc
 }
 
 // New returns a server that has not started.
@@ -45,6 +48,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), inbox: loop.New[any](), stopped: make(chan struct{}), leading: make(chan struct{})}
+	s.life, s.endLife = context.WithCancel(context.Background())
 	s.registry.init()
 	s.node = libprocess.NewNode(libprocess.Config{
 		Listener: cfg.Listener, Dial: cfg.Dial, Advertise: cfg.Advertise, HTTP: s.routes(), Exited: s.exited, ErrorLog: cfg.Log,
@@ -70,6 +74,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.drivers.Wait()
 	defer close(s.stopped)
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, s.endLife)()
 	if s.cfg.Election != nil {
 		g.Go(func() error { return s.node.Run(ctx) })
 		if s.awaitElection(ctx, g.Go) != nil {
