@@ -201,7 +201,10 @@ func (c *Core) sendKill(now time.Time, i *Instance, fx []Effect) []Effect {
 	}
 	i.killedAt = now
 	c.timers.Add(now.Add(c.cfg.KillRetry), timer{kind: timerKill, id: i.TaskID})
-	return append(fx, Kill{TaskID: i.TaskID, Agent: i.Agent})
+	for _, id := range i.live() {
+		fx = append(fx, Kill{TaskID: id, Agent: i.Agent})
+	}
+	return fx
 }
 
 func (c *Core) killAgain(now time.Time, id string, fx []Effect) []Effect {

@@ -18,6 +18,9 @@ const firstFreePort = 31000
 // and the next free one for every 0.
 func (a *App) assignPorts() []int {
 	var out []int
+	if a.IsPod() {
+		return a.Pod.numbers()
+	}
 	for n, p := range a.ports() {
 		number := p.number
 		if number == 0 {
@@ -41,7 +44,7 @@ func (a *App) spec(i *Instance, part resources.Resources) task.Spec {
 		s.Ports = append(s.Ports, task.Port{Name: p.name, Container: uint16(i.Ports[n]), Host: uint16(p.host), Protocol: firstProtocol(p.protocol)})
 	}
 	for _, f := range a.Fetch {
-		s.Fetch = append(s.Fetch, task.URI{Value: f.URI, Output: f.DestPath, Executable: f.Executable, Extract: f.Extract == nil || *f.Extract, Cache: f.Cache})
+		s.Fetch = append(s.Fetch, f.uri())
 	}
 	if a.KillGraceSeconds != nil {
 		s.KillGrace = new(seconds(*a.KillGraceSeconds))
@@ -49,6 +52,10 @@ func (a *App) spec(i *Instance, part resources.Resources) task.Spec {
 	a.containerSpec(&s, i)
 	s.Health = a.agentCheck()
 	return s
+}
+
+func (f *Fetch) uri() task.URI {
+	return task.URI{Value: f.URI, Output: f.DestPath, Executable: f.Executable, Extract: f.Extract == nil || *f.Extract, Cache: f.Cache}
 }
 
 // taskName is Marathon's: the parts of the path, the last first.

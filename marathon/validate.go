@@ -63,6 +63,7 @@ func (a *App) validate() error {
 	c.checks(a)
 	c.strategies(a)
 	c.limits(a.Deployment)
+	c.secrets(a)
 	for i, con := range a.Constraints {
 		c.constraint(fmt.Sprintf("/constraints(%d)", i), con)
 	}

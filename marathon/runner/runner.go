@@ -18,7 +18,7 @@ import (
 // Driver is what Marathon needs of a master: mesos/scheduler's Client is one.
 // Its methods never block.
 type Driver interface {
-	Accept(offers []string, agent string, specs []task.Spec, refuse time.Duration)
+	Accept(offers []string, agent string, l task.Launch, refuse time.Duration)
 	Decline(offers []string, refuse time.Duration)
 	Kill(taskID, agent string, grace *time.Duration)
 	Acknowledge(taskID, agent string, uuid task.UUID)
@@ -146,7 +146,7 @@ func apply(core *marathon.Core, batch []message) (fx []marathon.Effect, refused 
 func (r *Runner) dispatch(e marathon.Effect) {
 	switch e := e.(type) {
 	case marathon.Accept:
-		r.driver.Accept(e.Offers, e.Agent, e.Specs, e.Refuse)
+		r.driver.Accept(e.Offers, e.Agent, e.Launch, e.Refuse)
 	case marathon.Decline:
 		r.driver.Decline(e.Offers, e.Refuse)
 	case marathon.Acknowledge:
