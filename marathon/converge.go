@@ -111,11 +111,14 @@ func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
 	known := c.lacking[a.def.ID] != nil
 	switch {
 	case need > 0 && !known:
-		a.since, a.asked, a.seen = now, 0, Refusals{}
+		a.since, a.asked, a.seen, a.secrets = now, 0, Refusals{}, secretsOf{}
 		c.lacking[a.def.ID], c.queue = a, nil
 	case need == 0 && known:
 		delete(c.lacking, a.def.ID)
-		c.queue = nil
+		c.queue, a.secrets = nil, secretsOf{}
+	}
+	if need > 0 {
+		fx = c.askSecrets(now, a, fx)
 	}
 	a.asked = min(a.asked, need)
 	return fx

@@ -74,9 +74,10 @@ type app struct {
 	since     time.Time     // lacking instances since
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
-	gated     bool          // some instance may have yet to show that it is ready
-	ruled     *App          // the definition that rules belong to
-	rules     []rule        // its constraints
+	secrets   secretsOf
+	gated     bool   // some instance may have yet to show that it is ready
+	ruled     *App   // the definition that rules belong to
+	rules     []rule // its constraints
 }
 
 // Failure is how the last instance that failed ended.
@@ -154,6 +155,8 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.updated(now, in, fx), nil
 	case Checked:
 		return c.checked(now, in, fx), nil
+	case GotSecrets:
+		return c.gotSecrets(in, fx), nil
 	case CheckedReady:
 		return c.checkedReady(in, fx), nil
 	case Tick:

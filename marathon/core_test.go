@@ -854,7 +854,7 @@ func TestTaskSpec(t *testing.T) {
 		"fetch":[{"uri":"u","extract":false}]}`)
 	i := &Instance{Host: "h", Version: "v1", Ports: a.assignPorts()}
 	i.ID, i.TaskID = TaskIDOf(a.ID, "1")
-	s := a.spec(i, nil)
+	s := a.spec(i, nil, map[string]string{"x": "secret"})
 	env := map[string]string{}
 	for n, e := range s.Env {
 		env[e.Key] = e.Value
@@ -863,7 +863,7 @@ func TestTaskSpec(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"HOST": "mine", "MARATHON_APP_DOCKER_IMAGE": "nginx", "MARATHON_APP_ENFORCE_GROUP_ROLE": "false", "MARATHON_APP_ID": "/g/web", "MARATHON_APP_LABELS": "MY_LABEL",
+		"HOST": "mine", "S": "secret", "MARATHON_APP_DOCKER_IMAGE": "nginx", "MARATHON_APP_ENFORCE_GROUP_ROLE": "false", "MARATHON_APP_ID": "/g/web", "MARATHON_APP_LABELS": "MY_LABEL",
 		"MARATHON_APP_LABEL_MY_LABEL": "v", "MARATHON_APP_RESOURCE_CPUS": "0.5", "MARATHON_APP_RESOURCE_DISK": "0.0", "MARATHON_APP_RESOURCE_GPUS": "0",
 		"MARATHON_APP_RESOURCE_MEM": "128.0", "MARATHON_APP_VERSION": "v1", "MESOS_TASK_ID": "g_web.instance-1._app.1", "PORT": "80", "PORT0": "80", "PORT1": "31001",
 		"PORTS": "80,31001", "PORT_31001": "31001", "PORT_80": "80", "PORT_HTTP": "80",

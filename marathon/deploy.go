@@ -298,7 +298,7 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 		c.apps[def.ID] = known
 	}
 	if known.def == nil || known.def.ConfigVersion() != next.ConfigVersion() {
-		known.delay, known.delayed = 0, time.Time{} // a new configuration starts afresh
+		known.delay, known.delayed, known.secrets = 0, time.Time{}, secretsOf{} // a new configuration starts afresh
 	}
 	known.def, known.stopping = &next, false
 	if action == ActionStart {

@@ -101,7 +101,7 @@ func (c *Core) waiting(now time.Time) []*app {
 	}
 	out := make([]*app, 0, len(c.queue))
 	for _, a := range c.queue {
-		if a.delayed.After(now) || c.unmet(a) != "" {
+		if a.delayed.After(now) || a.lacksSecrets() || c.unmet(a) != "" {
 			a.asked = 0 // offers that come meanwhile go away unused
 			continue
 		}
@@ -235,9 +235,9 @@ func (c *Core) launch(now time.Time, a *app, p *pool, part resources.Resources, 
 	a.gated = a.gated || i.Unready
 	if a.def.IsPod() {
 		i.TaskID, i.Parts = i.ID, a.def.parts(i)
-		p.launch.Groups = append(p.launch.Groups, a.def.group(i, part))
+		p.launch.Groups = append(p.launch.Groups, a.def.group(i, part, a.secrets.values))
 	} else {
-		p.launch.Tasks = append(p.launch.Tasks, a.def.spec(i, part))
+		p.launch.Tasks = append(p.launch.Tasks, a.def.spec(i, part, a.secrets.values))
 	}
 	c.know(i)
 	a.instances[i.TaskID] = i
@@ -300,6 +300,8 @@ func (c *Core) reason(now time.Time, a *app) string {
 		return fmt.Sprintf("waits for %s, on which it depends", c.unmet(a))
 	case a.delayed.After(now):
 		return fmt.Sprintf("an instance failed; the next launch is in %s", a.delayed.Sub(now).Round(time.Second))
+	case a.lacksSecrets():
+		return a.waitsForSecrets()
 	}
 	for _, w := range a.def.amounts() {
 		if a.seen.Lacking[w.Name] > 0 {

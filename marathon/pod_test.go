@@ -100,7 +100,7 @@ func TestPodGroup(t *testing.T) {
 	if lacking != "" {
 		t.Fatal(lacking)
 	}
-	g := a.group(i, part)
+	g := a.group(i, part, nil)
 	if g.Pod.Pod != i.ID || g.Pod.Resources.Scalars().String() != "cpus:0.1; disk:10; mem:32" || g.Pod.Network.Name != "dcn" || len(g.Pod.Ports) != 2 ||
 		g.Pod.Ports[0].Protocol != "tcp" || g.Pod.Ports[1].Container != 31001 {
 		t.Errorf("the pod: %+v", g.Pod)
@@ -231,7 +231,7 @@ func FuzzReadPod(f *testing.F) {
 		case err == nil:
 			i := &Instance{ID: "i", Role: "*"}
 			i.Parts = a.parts(i)
-			a.group(i, nil)
+			a.group(i, nil, nil)
 			wantPodRoundTrip(t, a)
 		}
 	})

@@ -21,7 +21,7 @@ func (a *App) parts(i *Instance) []*Part {
 
 // group is what an instance of a pod is launched as: from the part of the offer,
 // the executor takes its share, and each container its own.
-func (a *App) group(i *Instance, part resources.Resources) task.Group {
+func (a *App) group(i *Instance, part resources.Resources, secrets map[string]string) task.Group {
 	cut := func(r *PodResources) resources.Resources {
 		own, _ := a.take(part, amountsOf(r.CPUs, r.Mem, r.Disk, float64(r.GPUs)), i.Role) // it is the sum of them
 		part = part.Sub(own...)
@@ -30,7 +30,7 @@ func (a *App) group(i *Instance, part resources.Resources) task.Group {
 	g := task.Group{Pod: task.Spec{Name: taskName(a.ID), Pod: i.ID, Network: a.taskNetwork(), Resources: cut(a.Pod.ExecutorResources), Labels: labelsOf(a.Labels)}}
 	for n := range a.Pod.Containers {
 		c := &a.Pod.Containers[n]
-		s := a.containerTask(i, i.Parts[n], c)
+		s := a.containerTask(i, i.Parts[n], c, secrets)
 		s.Resources = cut(&c.Resources)
 		for k := range c.Endpoints {
 			e := &c.Endpoints[k]
@@ -56,9 +56,9 @@ func labelsOf(in map[string]string) (out []task.Label) {
 	return out
 }
 
-func (a *App) containerTask(i *Instance, part *Part, c *PodContainer) task.Spec {
+func (a *App) containerTask(i *Instance, part *Part, c *PodContainer, secrets map[string]string) task.Spec {
 	s := task.Spec{
-		Key: task.Key{ID: part.TaskID}, Name: c.Name, User: c.User, TTY: c.TTY, Env: a.containerEnv(i, part, c),
+		Key: task.Key{ID: part.TaskID}, Name: c.Name, User: c.User, TTY: c.TTY, Env: a.containerEnv(i, part, c, secrets),
 		Labels: labelsOf(c.Labels), Health: a.Pod.agentCheck(c.HealthCheck), Check: a.Pod.agentCheck(c.Check), Discovery: a.podDiscovery(c),
 	}
 	if s.User == "" {
@@ -133,7 +133,7 @@ func (a *App) podDiscovery(c *PodContainer) *task.Discovery {
 // containerEnv is Marathon's environment of a pod's container; the user's own
 // values win (TaskGroupBuilder.scala, computeContainerInfo and the functions it
 // names).
-func (a *App) containerEnv(i *Instance, part *Part, c *PodContainer) []task.Label {
+func (a *App) containerEnv(i *Instance, part *Part, c *PodContainer, secrets map[string]string) []task.Label {
 	env := environment{}
 	env.set("MESOS_TASK_ID", part.TaskID)
 	env.set("MESOS_EXECUTOR_ID", i.ID)
@@ -160,13 +160,8 @@ func (a *App) containerEnv(i *Instance, part *Part, c *PodContainer) []task.Labe
 			}
 		}
 	}
-	for _, values := range []map[string]EnvValue{a.Env, c.Environment} {
-		for k, v := range values {
-			if v.Secret == "" {
-				env.set(k, v.Text)
-			}
-		}
-	}
+	a.setEnv(&env, a.Env, secrets)
+	a.setEnv(&env, c.Environment, secrets)
 	return env.sorted()
 }
 

@@ -285,7 +285,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		i := &Instance{Ports: a.assignPorts()}
-		a.spec(i, nil)
+		a.spec(i, nil, nil)
 		wantRoundTrip(t, string(text), a)
 	})
 }

@@ -36,10 +36,12 @@ type world struct {
 	ready      func(CheckReady) int   // the status that is answered
 	hold       bool                   // tasks do not get on by themselves
 
-	events   []Event
-	calls    map[string]int
-	launched map[string]bool
-	before   map[string]int // how many instances an app had before the batch
+	events      []Event
+	asked       []AskSecrets
+	environment map[string]string // of what was launched last
+	calls       map[string]int
+	launched    map[string]bool
+	before      map[string]int // how many instances an app had before the batch
 }
 
 // tb is a testing.T, a testing.B or a rapid.T.
@@ -319,6 +321,9 @@ func (w *world) leave(e Effect) {
 	case Event:
 		w.events = append(w.events, e)
 		return
+	case AskSecrets:
+		w.asked = append(w.asked, e)
+		return
 	case CheckReady:
 		w.inbox = append(w.inbox, CheckedReady{TaskID: e.TaskID, ReadinessResponse: ReadinessResponse{Status: w.ready(e)}})
 		return
@@ -405,6 +410,10 @@ func (w *world) accept(e Accept) {
 		if !valid {
 			w.update(s.Key.ID, e.Agent, task.Status{State: task.Dropped, Reason: task.ReasonInvalidOffers})
 			continue
+		}
+		w.environment = map[string]string{}
+		for _, v := range s.Env {
+			w.environment[v.Key] = v.Value
 		}
 		flat, _, _ := strings.Cut(s.Key.ID, ".instance-")
 		w.tasks[s.Key.ID] = &fakeTask{app: "/" + flat, agent: e.Agent, group: groups[s.Key.ID], state: task.Staging, alive: true}

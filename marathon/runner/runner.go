@@ -32,6 +32,10 @@ type Config struct {
 	Core  marathon.Config
 	Store store.Store
 	Log   *slog.Logger // nil: slog.Default
+
+	// Secrets has the values of apps' secrets; nil: there are none, and apps that
+	// name some wait.
+	Secrets Secrets
 }
 
 // ErrStopped is what calls get after Run has returned.
@@ -161,6 +165,8 @@ func (r *Runner) dispatch(e marathon.Effect) {
 		r.driver.Suppress()
 	case marathon.Check:
 		r.checks.put(r.checks.health(e))
+	case marathon.AskSecrets:
+		r.checks.put(r.secrets(e))
 	case marathon.CheckReady:
 		r.checks.put(r.checks.ready(e))
 	case marathon.Event:
