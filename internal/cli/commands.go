@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/consul"
 	"github.com/mesopool/mesopool/gc"
 	"github.com/mesopool/mesopool/marathon"
+	"github.com/mesopool/mesopool/marathon/runner"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/link"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -308,6 +310,7 @@ func marathonFlags(f *pflag.FlagSet) {
 	f.String("webui-url", "", "where people find Marathon's pages; default: its address")
 	f.String("mesos-ui-url", "", "where people find the master's pages; default: the master")
 	identityFlags(f)
+	f.String("secrets", "", "where the secrets of apps are: file:DIR, or consul:PREFIX in the key-value store of --consul; default: there are none")
 }
 
 func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
@@ -315,8 +318,12 @@ func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
 	if err != nil {
 		return nil, err
 	}
+	secrets, err := secretsFrom(v.GetString("secrets"), v.GetString("consul"))
+	if err != nil {
+		return nil, err
+	}
 	r := &marathonRole{
-		cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"), webUI: v.GetString("webui-url"),
+		secrets: secrets, cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"), webUI: v.GetString("webui-url"),
 		core: marathon.DefaultConfig(), consul: v.GetString("consul"), log: log.With("role", "marathon"),
 	}
 	if r.self, err = identityFrom(v); err != nil {
@@ -324,6 +331,22 @@ func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
 	}
 	r.tls, err = tlsClient(v)
 	return r, err
+}
+
+// secretsFrom reads where secrets are; nil is nowhere.
+func secretsFrom(where, consulAddress string) (runner.Secrets, error) {
+	kind, rest, _ := strings.Cut(where, ":")
+	switch {
+	case where == "":
+		return nil, nil
+	case kind == "file" && rest != "":
+		return runner.FileSecrets{Dir: rest}, nil
+	case kind == "consul" && consulAddress != "":
+		return consul.Secrets{Address: consulAddress, Prefix: rest}, nil
+	case kind == "consul":
+		return nil, exit(exitUsage, "--secrets %s needs the address of a Consul agent; give it with --consul", where)
+	}
+	return nil, exit(exitUsage, "--secrets is %q; it must be file:DIR or consul:PREFIX", where)
 }
 
 func newUp() *cobra.Command {

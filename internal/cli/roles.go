@@ -318,6 +318,7 @@ type marathonRole struct {
 	self     identity    // to the master
 	tls      *tls.Config // to the master; nil: plain text
 	consul   string
+	secrets  runner.Secrets // nil: none
 	log      *slog.Logger
 }
 
@@ -325,7 +326,7 @@ func (r *marathonRole) run(ctx context.Context) error {
 	defer r.store.Close()
 	defer r.master.Close()
 	r.core.NewID, r.core.Role = func() string { return uuid.New().String() }, r.role
-	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log})
+	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log, Secrets: r.secrets})
 	if err != nil {
 		return err
 	}
