@@ -137,7 +137,7 @@ func (c *Core) promote(now time.Time, in Promote, fx []Effect) ([]Effect, error)
 		}
 	}
 	if len(trying) == 0 {
-		return fx, fmt.Errorf("Canaries of deployment %s: %w", in.Deployment, ErrNotFound)
+		return fx, fmt.Errorf("canaries of deployment %s: %w", in.Deployment, ErrNotFound)
 	}
 	return c.endTrials(now, d, trying, fx), nil
 }
