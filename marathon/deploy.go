@@ -138,6 +138,7 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 	}
 	fx = c.stopApps(in.Delete, d, fx)
 	fx = c.putGroups(in, d, fx)
+	fx = c.noteChange(now, &in, d, fx)
 	return c.begin(now, d, fx), nil
 }
 
@@ -459,9 +460,10 @@ func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect)
 	}
 	d := c.deployments[i]
 	if !in.Revert {
+		fx = c.note(now, TrailEntry{Origin: in.Origin, Action: TrailCancel, Deployment: d.ID}, fx)
 		return c.endDeployment(now, d, "deployment_failed", "canceled", fx), nil
 	}
-	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, URI: "/v2/deployments/" + d.ID}
+	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, Origin: in.Origin}
 	for _, id := range d.Apps() {
 		switch was := d.Before[id]; {
 		case was != nil:

@@ -19,6 +19,7 @@ type (
 		Instances   []*Instance
 		Deployments []*Deployment
 		Groups      []*Group
+		Trail       []*TrailEntry
 	}
 
 	// Change is what a user wants changed, as one deployment.
@@ -29,8 +30,7 @@ type (
 		Restart      []string
 		Force        bool
 		Create       bool // Put must not exist
-		ClientIP     string
-		URI          string
+		Origin
 
 		// Live: what running instances need not be restarted for changes without
 		// a restart.
@@ -50,6 +50,7 @@ type (
 	CancelDeployment struct {
 		ID, NewID string
 		Revert    bool
+		Origin
 	}
 
 	// KillTasks ends instances; they are replaced unless Scale says that the
@@ -59,6 +60,7 @@ type (
 		IDs          []string
 		Scale        bool
 		Force        bool
+		Origin
 	}
 
 	// ResetDelay forgets the launch delay of an app.

@@ -130,6 +130,10 @@ func (w *world) load() Recover {
 			d := new(Deployment)
 			w.decode(k, d)
 			in.Deployments = append(in.Deployments, d)
+		case strings.HasPrefix(k, KeyTrail):
+			e := new(TrailEntry)
+			w.decode(k, e)
+			in.Trail = append(in.Trail, e)
 		case strings.HasPrefix(k, KeyGroup+"/"):
 			g := new(Group)
 			w.decode(k, g)

@@ -214,7 +214,7 @@ func (a *API) change(r *http.Request, c marathon.Change) error {
 	if err != nil {
 		return err
 	}
-	c.Force, c.ClientIP, c.URI = force, clientIP(r), r.URL.Path
+	c.Force, c.Origin = force, origin(r)
 	return a.cfg.Runner.Do(r.Context(), c)
 }
 
