@@ -443,6 +443,34 @@ func TestSuppressAndRevive(t *testing.T) {
 	w.wantRunning("/c", 1)
 }
 
+// TestHealthBrake: a storm replaces instances one after another, and when it is
+// over nothing waits any more.
+func TestHealthBrake(t *testing.T) {
+	w := started(t)
+	const check = `"instances":6,"healthBrake":{"maxUnavailable":1},"healthChecks":[{"gracePeriodSeconds":5,"intervalSeconds":5,"maxConsecutiveFailures":1}]`
+	w.mustPut(define(t, "/a", check))
+	w.run(time.Minute)
+	w.health = func(string) bool { return false }
+	before, most := w.live("/a"), 0
+	for range 25 {
+		w.run(time.Second)
+		v, _ := w.core.App(w.now, "/a")
+		most = max(most, 6-v.Running)
+	}
+	if n := w.staying(before); most != 1 || n == 0 || n == 6 {
+		t.Errorf("%d were missing at once, %d of 6 were not replaced in 25 s", most, n)
+	}
+	if v, _ := w.core.App(w.now, "/a"); len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "wait to be replaced") {
+		t.Errorf("notes: %q", v.Notes)
+	}
+	w.health = func(string) bool { return true }
+	w.run(time.Minute)
+	w.wantRunning("/a", 6)
+	if v, _ := w.core.App(w.now, "/a"); len(v.Notes) != 0 || v.Healthy != 6 {
+		t.Errorf("%d healthy, notes %q", v.Healthy, v.Notes)
+	}
+}
+
 func (w *world) wantLive(app string, n int) {
 	w.t.Helper()
 	if got := w.live(app); len(got) != n {

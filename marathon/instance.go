@@ -38,6 +38,7 @@ type Instance struct {
 
 	def       *App      // what it was launched with
 	inactive  bool      // lost for so long that it is replaced
+	overdue   bool      // unhealthy for too long, and kept by the brake
 	counted   tally     // how it is counted in its app's
 	killedAt  time.Time // when the kill was sent last
 	heard     time.Time // when the master last said anything of it

@@ -80,7 +80,7 @@ func (c *Core) Instance(taskID string) (*Instance, bool) {
 }
 
 func (c *Core) view(now time.Time, a *app) AppView {
-	v := AppView{App: a.def, LastFailure: a.failure, Need: c.need(a), Refused: a.seen, Notes: c.notes(now, a), Readiness: c.Readiness(a.def.ID)}
+	v := AppView{App: a.def, LastFailure: a.failure, Need: c.need(a), Refused: a.seen, Notes: append(c.notes(now, a), a.brakeNote()...), Readiness: c.Readiness(a.def.ID)}
 	for _, d := range a.changes {
 		v.Deployments = append(v.Deployments, d.ID)
 	}
