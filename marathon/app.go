@@ -137,12 +137,12 @@ type Parameter struct {
 
 // Volume is a host path, or an external volume by name.
 type Volume struct {
-	ContainerPath string          `json:"containerPath"`
-	HostPath      string          `json:"hostPath,omitempty"`
-	Mode          string          `json:"mode,omitempty"`
-	Persistent    json.RawMessage `json:"persistent,omitempty"`
-	External      *ExternalVolume `json:"external,omitempty"`
-	Secret        string          `json:"secret,omitempty"`
+	ContainerPath string            `json:"containerPath"`
+	HostPath      string            `json:"hostPath,omitempty"`
+	Mode          string            `json:"mode,omitempty"`
+	Persistent    *PersistentVolume `json:"persistent,omitempty"`
+	External      *ExternalVolume   `json:"external,omitempty"`
+	Secret        string            `json:"secret,omitempty"`
 }
 
 // ExternalVolume is a volume of a Docker volume driver.

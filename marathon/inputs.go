@@ -19,6 +19,7 @@ type (
 		Instances   []*Instance
 		Deployments []*Deployment
 		Groups      []*Group
+		Residences  []*Residence
 	}
 
 	// Change is what a user wants changed, as one deployment.
@@ -59,6 +60,7 @@ type (
 		IDs          []string
 		Scale        bool
 		Force        bool
+		Wipe         bool // gives what is reserved for them back, with their volumes
 	}
 
 	// ResetDelay forgets the launch delay of an app.
