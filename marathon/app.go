@@ -45,7 +45,8 @@ type App struct {
 	Role                  string   `json:"role"`
 	AcceptedRoles         []string `json:"acceptedResourceRoles,omitempty"`
 
-	Deployment *DeploymentLimits `json:"deployment,omitempty"` // ours
+	Deployment  *DeploymentLimits `json:"deployment,omitempty"`  // ours
+	HealthBrake *HealthBrake      `json:"healthBrake,omitempty"` // ours
 
 	// Pod is set when the definition is a pod's: what only pods have. It is part
 	// of what is stored and of no answer.
@@ -272,8 +273,9 @@ func (a *App) ConfigVersion() string {
 // instances (and what the server sets).
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
-	x.Instances, x.Version, x.VersionInfo, x.Deployment = 0, "", nil, nil
-	y.Instances, y.Version, y.VersionInfo, y.Deployment = 0, "", nil, nil
+	for _, d := range []*App{&x, &y} {
+		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake = 0, "", nil, nil, nil
+	}
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)
 	return err1 == nil && err2 == nil && string(left) == string(right)

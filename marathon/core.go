@@ -77,9 +77,10 @@ type app struct {
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
 	secrets   secretsOf
-	gated     bool   // some instance may have yet to show that it is ready
-	ruled     *App   // the definition that rules belong to
-	rules     []rule // its constraints
+	ended     []time.Time // instances, for their health, within the last minute
+	gated     bool        // some instance may have yet to show that it is ready
+	ruled     *App        // the definition that rules belong to
+	rules     []rule      // its constraints
 }
 
 // Failure is how the last instance that failed ended.

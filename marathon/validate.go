@@ -63,6 +63,7 @@ func (a *App) validate() error {
 	c.checks(a)
 	c.strategies(a)
 	c.limits(a.Deployment)
+	c.brake(a.HealthBrake)
 	c.secrets(a)
 	c.residence(a)
 	for i, con := range a.Constraints {

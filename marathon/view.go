@@ -100,6 +100,9 @@ func (c *Core) view(now time.Time, a *app) AppView {
 	if n := a.unready(); v.Waiting == "" && n > 0 {
 		v.Waiting = fmt.Sprintf("%d of the new instances have not passed their readiness check yet", n)
 	}
+	if why := a.braked(now); why != "" {
+		v.Notes = append(v.Notes, why)
+	}
 	for _, r := range c.residencesOf(a.def.ID) {
 		v.Residences = append(v.Residences, ResidenceView{*r, c.lives(r)})
 	}
