@@ -138,12 +138,12 @@ type Parameter struct {
 
 // Volume is a host path, or an external volume by name.
 type Volume struct {
-	ContainerPath string          `json:"containerPath"`
-	HostPath      string          `json:"hostPath,omitempty"`
-	Mode          string          `json:"mode,omitempty"`
-	Persistent    json.RawMessage `json:"persistent,omitempty"`
-	External      *ExternalVolume `json:"external,omitempty"`
-	Secret        string          `json:"secret,omitempty"`
+	ContainerPath string            `json:"containerPath"`
+	HostPath      string            `json:"hostPath,omitempty"`
+	Mode          string            `json:"mode,omitempty"`
+	Persistent    *PersistentVolume `json:"persistent,omitempty"`
+	External      *ExternalVolume   `json:"external,omitempty"`
+	Secret        string            `json:"secret,omitempty"`
 }
 
 // ExternalVolume is a volume of a Docker volume driver.
@@ -273,8 +273,9 @@ func (a *App) ConfigVersion() string {
 // instances (and what the server sets).
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
-	x.Instances, x.Version, x.VersionInfo, x.Deployment, x.HealthBrake = 0, "", nil, nil, nil
-	y.Instances, y.Version, y.VersionInfo, y.Deployment, y.HealthBrake = 0, "", nil, nil, nil
+	for _, d := range []*App{&x, &y} {
+		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake = 0, "", nil, nil, nil
+	}
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)
 	return err1 == nil && err2 == nil && string(left) == string(right)

@@ -2,54 +2,72 @@ package marathon
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/mesopool/mesopool/task"
 )
 
-// HealthBrake says how many instances may be missing at once because their
-// health checks failed. Without one each is killed when its checks say so, be it
-// all at the same time, as when something fails that they all depend on.
+// HealthBrake keeps health checks from ending an app when it is rather they that
+// are in trouble: a network, or a service that all instances need. It is ours;
+// without it every instance that fails its checks is replaced, as in Marathon.
 type HealthBrake struct {
-	MaxUnavailable int `json:"maxUnavailable"`
+	// MaxUnhealthy is the part of the running instances, 0 to 1, above which none is
+	// ended for its health; nil: no bound.
+	MaxUnhealthy *float64 `json:"maxUnhealthy,omitempty"`
+	// MaxKillsPerMinute bounds how many are ended for it; nil: no bound.
+	MaxKillsPerMinute *int `json:"maxKillsPerMinute,omitempty"`
 }
+
+// brakeWindow is what MaxKillsPerMinute counts over.
+const brakeWindow = time.Minute
 
 func (c *checker) brake(b *HealthBrake) {
-	if b != nil {
-		c.must(b.MaxUnavailable > 0, "/healthBrake/maxUnavailable", "got %d, expected 1 or more", b.MaxUnavailable)
+	if b == nil {
+		return
 	}
+	c.must(b.MaxUnhealthy == nil || *b.MaxUnhealthy >= 0 && *b.MaxUnhealthy <= 1, "/healthBrake/maxUnhealthy", "got %v, expected 0 to 1", derefFloat(b.MaxUnhealthy))
+	c.must(deref(b.MaxKillsPerMinute) >= 0, "/healthBrake/maxKillsPerMinute", "got %d, expected 0 or more", deref(b.MaxKillsPerMinute))
 }
 
-// braked says whether one more unhealthy instance has to wait for its end. Those
-// that are killed and those that have yet to show how they are count as missing;
-// one that is unhealthy stands, and may still serve some.
-func (a *app) braked() bool {
-	if a.def.HealthBrake == nil || a.stopping {
-		return false
+func derefFloat(p *float64) float64 {
+	if p == nil {
+		return 0
 	}
-	standing := 0
+	return *p
+}
+
+// braked says in a sentence why no instance of the app is ended for its health
+// now, "" when one may be.
+func (a *app) braked(now time.Time) string {
+	b := a.def.HealthBrake
+	if b == nil {
+		return ""
+	}
+	running, unhealthy := a.illness()
+	if b.MaxUnhealthy != nil && float64(unhealthy) > *b.MaxUnhealthy*float64(running) {
+		return fmt.Sprintf("%d of %d instances fail their health checks; none is ended for it (healthBrake)", unhealthy, running)
+	}
+	if n := a.endedLately(now); b.MaxKillsPerMinute != nil && n >= *b.MaxKillsPerMinute && unhealthy > 0 {
+		return fmt.Sprintf("%d instances were ended for their health within a minute; no more are for now (healthBrake)", n)
+	}
+	return ""
+}
+
+func (a *app) illness() (running, unhealthy int) {
 	for _, i := range a.instances {
-		if !i.Killing && i.State == task.Running && i.fitness() != untold {
-			standing++
+		if i.Killing || i.State != task.Running {
+			continue
+		}
+		running++
+		if h := i.Health(); h != nil && !*h {
+			unhealthy++
 		}
 	}
-	return a.target()-standing >= a.def.HealthBrake.MaxUnavailable
+	return running, unhealthy
 }
 
-// overdue counts the instances that the brake keeps.
-func (a *app) overdue() int {
-	n := 0
-	for _, i := range a.instances {
-		if i.overdue && !i.Killing {
-			n++
-		}
-	}
-	return n
-}
-
-func (a *app) brakeNote() []string {
-	n := a.overdue()
-	if n == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("%d unhealthy instances wait to be replaced: healthBrake lets %d be missing at a time", n, a.def.HealthBrake.MaxUnavailable)}
+func (a *app) endedLately(now time.Time) int {
+	a.ended = slices.DeleteFunc(a.ended, func(at time.Time) bool { return now.Sub(at) >= brakeWindow })
+	return len(a.ended)
 }

@@ -43,7 +43,9 @@ type Core struct {
 	masterID    string
 	connected   bool
 	apps        map[string]*app
-	groups      map[string]*Group    // those that have a record
+	groups      map[string]*Group // those that have a record
+	residences  map[string]*Residence
+	cleanAsked  bool                 // offers were asked for to give residences back
 	instances   map[string]*Instance // by task ID; pods' by their own
 	pods        map[string]*Instance // by the IDs of their tasks
 	deployments []*Deployment        // oldest first
@@ -78,9 +80,10 @@ type app struct {
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
 	secrets   secretsOf
-	gated     bool   // some instance may have yet to show that it is ready
-	ruled     *App   // the definition that rules belong to
-	rules     []rule // its constraints
+	ended     []time.Time // instances, for their health, within the last minute
+	gated     bool        // some instance may have yet to show that it is ready
+	ruled     *App        // the definition that rules belong to
+	rules     []rule      // its constraints
 
 	triedSince time.Time // the canaries are healthy since then
 }
@@ -132,12 +135,13 @@ const (
 	KeyInstance   = "marathon/instance/"   // + task ID
 	KeyDeployment = "marathon/deployment/" // + id
 	KeyGroup      = "marathon/group"       // + id
+	KeyResidence  = "marathon/residence/"  // + id
 )
 
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, changed: map[string]bool{}, lacking: map[string]*app{}}
 }
 
 func (c *Config) fill(d Config) {
@@ -262,6 +266,9 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		c.groups[g.ID] = g
 		c.lastVersion = max(c.lastVersion, g.Version)
 	}
+	for _, r := range in.Residences {
+		c.residences[r.ID] = r
+	}
 	c.deployments = in.Deployments
 	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
 	for _, d := range c.deployments {
@@ -318,7 +325,7 @@ func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
 			fx = c.sendKill(now, i, fx)
 		}
 	}
-	c.lastRevive, c.reviveWait = time.Time{}, time.Time{}
+	c.lastRevive, c.reviveWait, c.cleanAsked = time.Time{}, time.Time{}, false
 	for _, a := range c.lacking {
 		a.asked = 0 // who knows what the master still knows
 	}

@@ -443,34 +443,6 @@ func TestSuppressAndRevive(t *testing.T) {
 	w.wantRunning("/c", 1)
 }
 
-// TestHealthBrake: a storm replaces instances one after another, and when it is
-// over nothing waits any more.
-func TestHealthBrake(t *testing.T) {
-	w := started(t)
-	const check = `"instances":6,"healthBrake":{"maxUnavailable":1},"healthChecks":[{"gracePeriodSeconds":5,"intervalSeconds":5,"maxConsecutiveFailures":1}]`
-	w.mustPut(define(t, "/a", check))
-	w.run(time.Minute)
-	w.health = func(string) bool { return false }
-	before, most := w.live("/a"), 0
-	for range 25 {
-		w.run(time.Second)
-		v, _ := w.core.App(w.now, "/a")
-		most = max(most, 6-v.Running)
-	}
-	if n := w.staying(before); most != 1 || n == 0 || n == 6 {
-		t.Errorf("%d were missing at once, %d of 6 were not replaced in 25 s", most, n)
-	}
-	if v, _ := w.core.App(w.now, "/a"); len(v.Notes) != 1 || !strings.Contains(v.Notes[0], "wait to be replaced") {
-		t.Errorf("notes: %q", v.Notes)
-	}
-	w.health = func(string) bool { return true }
-	w.run(time.Minute)
-	w.wantRunning("/a", 6)
-	if v, _ := w.core.App(w.now, "/a"); len(v.Notes) != 0 || v.Healthy != 6 {
-		t.Errorf("%d healthy, notes %q", v.Healthy, v.Notes)
-	}
-}
-
 func (w *world) wantLive(app string, n int) {
 	w.t.Helper()
 	if got := w.live(app); len(got) != n {
@@ -708,6 +680,7 @@ func TestEverythingHeals(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := &chaos{world: newWorld(rt), rt: rt}
 		c.agents["a1"].traits = []task.Label{{Key: "rack", Value: "r"}}
+		c.agents["a3"] = &fakeAgent{up: true, cpus: 100000, role: "web"}
 		c.agents["a2"] = &fakeAgent{up: true, cpus: 100000, traits: c.agents["a1"].traits}
 		c.health = func(string) bool { return rapid.IntRange(0, 9).Draw(rt, "well") > 0 }
 		c.ready = func(CheckReady) int { return rapid.SampledFrom([]int{200, 500}).Draw(rt, "ready") }
@@ -726,7 +699,7 @@ type chaos struct {
 	rt *rapid.T
 }
 
-var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p"}
+var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p", "/r"}
 
 func (c *chaos) pick(rt *rapid.T) string { return rapid.SampledFrom(chaosApps).Draw(rt, "app") }
 
@@ -750,6 +723,10 @@ func (c *chaos) change(rt *rapid.T) {
 	if id == "/p" {
 		def = definePod(c.t, id, fmt.Sprintf(`,"scaling":{"kind":"fixed","instances":%d},"labels":{"v":"%d"}`, n, rapid.IntRange(0, 2).Draw(rt, "config")))
 		def.Upgrade, def.Unreachable, def.Deployment = define(c.t, id, more).Upgrade, define(c.t, id, more).Unreachable, define(c.t, id, more).Deployment
+	}
+	if id == "/r" {
+		def = define(c.t, id, fmt.Sprintf(`"instances":%d,"labels":{"v":"%d"},`, min(n, 3), rapid.IntRange(0, 2).Draw(rt, "config"))+residentFields)
+		def.Deployment = define(c.t, id, more).Deployment
 	}
 	in := Change{DeploymentID: "d" + c.id(), Put: []*App{def}, Force: rapid.Bool().Draw(rt, "force"), Create: rapid.Bool().Draw(rt, "create"), Live: rapid.Bool().Draw(rt, "live")}
 	c.batch(in)
@@ -782,7 +759,7 @@ func (c *chaos) killSome(rt *rapid.T) {
 		if i := c.core.pods[id]; i != nil {
 			id = i.ID
 		}
-		c.batch(KillTasks{DeploymentID: "d" + c.id(), IDs: []string{id}, Scale: rapid.Bool().Draw(rt, "scale"), Force: true})
+		c.batch(KillTasks{DeploymentID: "d" + c.id(), IDs: []string{id}, Scale: rapid.Bool().Draw(rt, "scale"), Wipe: rapid.Bool().Draw(rt, "wipe"), Force: true})
 	}
 }
 
@@ -823,7 +800,7 @@ func (c *chaos) reconnect(rt *rapid.T) {
 }
 
 func (c *chaos) agent(rt *rapid.T) {
-	id := rapid.SampledFrom([]string{"a1", "a2"}).Draw(rt, "agent")
+	id := rapid.SampledFrom([]string{"a1", "a2", "a3"}).Draw(rt, "agent")
 	c.up(id, !c.agents[id].up)
 }
 
@@ -852,6 +829,7 @@ func (c *chaos) heal() {
 	c.health, c.ready = func(string) bool { return true }, func(CheckReady) int { return 200 }
 	c.up("a1", true)
 	c.up("a2", true)
+	c.up("a3", true)
 	if !c.connected {
 		c.subscribe()
 	}
@@ -872,17 +850,11 @@ func (c *chaos) heal() {
 		}
 		c.wantRunning(id, def.Instances)
 	}
-	tasks := len(c.core.pods)
+	tasks := 0
 	for _, i := range c.core.instances {
-		if len(i.Parts) == 0 {
-			tasks++
-		}
+		tasks += len(i.live())
 	}
-	for id := range c.tasks { // a container that has finished beside one that runs has been told of
-		if i := c.core.pods[id]; i != nil && i.part(id).State.Terminal() {
-			tasks--
-		}
-	}
+	c.wantResidences("/r")
 	if len(c.core.lacking) > 0 || len(c.tasks) != tasks {
 		c.rt.Fatalf("lacking %v; %d tasks, %d instances", c.core.lacking, len(c.tasks), len(c.core.instances))
 	}

@@ -110,7 +110,6 @@ func (c *Core) checked(now time.Time, in Checked, fx []Effect) []Effect {
 	before := i.Health()
 	if in.Alive {
 		s.succeed(now)
-		i.overdue = false
 	} else {
 		fx = c.failCheck(now, i, s, &i.def.HealthChecks[in.Index], in.Cause, fx)
 	}
@@ -149,11 +148,13 @@ func (c *Core) failCheck(now time.Time, i *Instance, s *CheckState, h *HealthChe
 	if h.MaxFailures == 0 || s.Failures <= h.MaxFailures {
 		return fx
 	}
-	a := c.apps[i.App]
-	if i.overdue = a != nil && a.braked(); i.overdue {
-		return fx // its next failure asks again
-	}
-	if a != nil {
+	if a := c.apps[i.App]; a != nil {
+		if a.braked(now) != "" {
+			return fx // the next check that fails asks again
+		}
+		if a.def.HealthBrake != nil {
+			a.ended = append(a.ended, now)
+		}
 		c.fail(now, a, i, "it was killed because a health check failed: "+cause)
 	}
 	fx = append(fx, Event{Type: "unhealthy_instance_kill_event", Time: now, Body: map[string]any{

@@ -20,6 +20,7 @@ type (
 		Deployments []*Deployment
 		Groups      []*Group
 		Trail       []*TrailEntry
+		Residences  []*Residence
 	}
 
 	// Change is what a user wants changed, as one deployment.
@@ -61,6 +62,7 @@ type (
 		Scale        bool
 		Force        bool
 		Origin
+		Wipe bool // gives what is reserved for them back, with their volumes
 	}
 
 	// ResetDelay forgets the launch delay of an app.

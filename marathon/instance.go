@@ -34,11 +34,11 @@ type Instance struct {
 	Killing   bool        `json:",omitempty"`
 	Lost      time.Time   // when it became unreachable
 	Unready   bool        `json:",omitempty"` // has yet to pass its readiness check
+	Residence string      `json:",omitempty"` // where it has its volumes
 	Parts     []*Part     `json:",omitempty"` // of a pod: its tasks; TaskID is no task's then
 
 	def       *App      // what it was launched with
 	inactive  bool      // lost for so long that it is replaced
-	overdue   bool      // unhealthy for too long, and kept by the brake
 	counted   tally     // how it is counted in its app's
 	killedAt  time.Time // when the kill was sent last
 	heard     time.Time // when the master last said anything of it

@@ -68,6 +68,9 @@ func load(ctx context.Context, s store.Store) (marathon.Recover, error) {
 	if out.Instances, err = read[marathon.Instance](ctx, s, marathon.KeyInstance); err != nil {
 		return out, err
 	}
+	if out.Residences, err = read[marathon.Residence](ctx, s, marathon.KeyResidence); err != nil {
+		return out, err
+	}
 	out.Deployments, err = read[marathon.Deployment](ctx, s, marathon.KeyDeployment)
 	return out, err
 }
