@@ -47,6 +47,10 @@ type App struct {
 
 	Deployment *DeploymentLimits `json:"deployment,omitempty"` // ours
 
+	// Pod is set when the definition is a pod's: what only pods have. It is part
+	// of what is stored and of no answer.
+	Pod *Pod `json:"pod,omitempty"`
+
 	Version     string       `json:"version,omitempty"` // set by the server
 	VersionInfo *VersionInfo `json:"versionInfo,omitempty"`
 }

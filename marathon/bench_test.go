@@ -55,9 +55,9 @@ func storm(b *testing.B, apps, instances int) {
 		for _, e := range fx {
 			switch e := e.(type) {
 			case Accept:
-				for i := range e.Specs {
+				for i := range e.Launch.Tasks {
 					for _, s := range []task.State{task.Starting, task.Running} {
-						u := Updated{TaskID: e.Specs[i].Key.ID, Agent: e.Agent, Status: task.Status{State: s, Time: now}}
+						u := Updated{TaskID: e.Launch.Tasks[i].Key.ID, Agent: e.Agent, Status: task.Status{State: s, Time: now}}
 						u.Status.UUID[0] = byte(s) + 1
 						inbox = append(inbox, u)
 					}

@@ -116,11 +116,14 @@ func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
 	known := c.lacking[a.def.ID] != nil
 	switch {
 	case need > 0 && !known:
-		a.since, a.asked, a.seen = now, 0, Refusals{}
+		a.since, a.asked, a.seen, a.secrets = now, 0, Refusals{}, secretsOf{}
 		c.lacking[a.def.ID], c.queue = a, nil
 	case need == 0 && known:
 		delete(c.lacking, a.def.ID)
-		c.queue = nil
+		c.queue, a.secrets = nil, secretsOf{}
+	}
+	if need > 0 {
+		fx = c.askSecrets(now, a, fx)
 	}
 	a.asked = min(a.asked, need)
 	return fx
@@ -207,7 +210,10 @@ func (c *Core) sendKill(now time.Time, i *Instance, fx []Effect) []Effect {
 	}
 	i.killedAt = now
 	c.timers.Add(now.Add(c.cfg.KillRetry), timer{kind: timerKill, id: i.TaskID})
-	return append(fx, Kill{TaskID: i.TaskID, Agent: i.Agent})
+	for _, id := range i.live() {
+		fx = append(fx, Kill{TaskID: id, Agent: i.Agent})
+	}
+	return fx
 }
 
 func (c *Core) killAgain(now time.Time, id string, fx []Effect) []Effect {

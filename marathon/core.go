@@ -43,7 +43,8 @@ type Core struct {
 	connected   bool
 	apps        map[string]*app
 	groups      map[string]*Group    // those that have a record
-	instances   map[string]*Instance // by task ID
+	instances   map[string]*Instance // by task ID; pods' by their own
+	pods        map[string]*Instance // by the IDs of their tasks
 	deployments []*Deployment        // oldest first
 	timers      timers.Heap[timer]
 
@@ -73,9 +74,10 @@ type app struct {
 	since     time.Time     // lacking instances since
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
-	gated     bool          // some instance may have yet to show that it is ready
-	ruled     *App          // the definition that rules belong to
-	rules     []rule        // its constraints
+	secrets   secretsOf
+	gated     bool   // some instance may have yet to show that it is ready
+	ruled     *App   // the definition that rules belong to
+	rules     []rule // its constraints
 
 	triedSince time.Time // the canaries are healthy since then
 }
@@ -132,7 +134,7 @@ const (
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
 }
 
 func (c *Config) fill(d Config) {
@@ -155,6 +157,8 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.updated(now, in, fx), nil
 	case Checked:
 		return c.checked(now, in, fx), nil
+	case GotSecrets:
+		return c.gotSecrets(in, fx), nil
 	case CheckedReady:
 		return c.checkedReady(in, fx), nil
 	case Tick:
@@ -266,7 +270,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 func (c *Core) recoverInstance(now time.Time, i *Instance) {
 	i.heard = now
 	c.hosts.see(i.Host)
-	c.instances[i.TaskID] = i
+	c.know(i)
 	a := c.apps[i.App]
 	a.instances[i.TaskID] = i
 	i.def = a.definition(i.Version)
@@ -305,7 +309,7 @@ func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
 	c.masterID, c.connected, c.suppressed = in.MasterID, true, false
 	fx = append(fx, Event{Type: event, Time: now, Body: map[string]any{"frameworkId": in.FrameworkID, "master": in.MasterID}})
 	for _, i := range c.sortedInstances() {
-		i.told = false
+		i.forgetTold()
 		if i.Killing {
 			fx = c.sendKill(now, i, fx)
 		}
@@ -324,9 +328,9 @@ func (c *Core) reconcileAll(now time.Time, fx []Effect) []Effect {
 		return fx
 	}
 	ask := map[string]string{}
-	for id, i := range c.instances {
+	for _, i := range c.instances {
 		if !i.told {
-			ask[id] = i.Agent
+			i.ask(ask)
 		}
 	}
 	if len(ask) > 0 {
@@ -335,7 +339,7 @@ func (c *Core) reconcileAll(now time.Time, fx []Effect) []Effect {
 		return fx
 	}
 	for _, i := range c.instances {
-		i.told = false
+		i.forgetTold()
 	}
 	c.timers.Add(now.Add(c.cfg.ReconcileEach), timer{kind: timerReconcile, index: c.session})
 	return append(fx, Reconcile{})

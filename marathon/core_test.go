@@ -347,7 +347,7 @@ func TestStepsOfADeployment(t *testing.T) {
 	w := started(t, define(t, "/old", ""))
 	w.must(Change{DeploymentID: "d", Put: []*App{define(t, "/web", `"dependencies":["/db"]`), define(t, "/db", "")}, Delete: []string{"/old"}})
 	want := [][]Action{
-		{{ActionStop, "/old"}}, {{ActionStart, "/web"}, {ActionStart, "/db"}}, {{ActionScale, "/db"}}, {{ActionScale, "/web"}},
+		{{ActionStop, "/old", false}}, {{ActionStart, "/web", false}, {ActionStart, "/db", false}}, {{ActionScale, "/db", false}}, {{ActionScale, "/web", false}},
 	}
 	if diff := cmp.Diff(want, w.core.deployments[0].Steps); diff != "" {
 		t.Error(diff)
@@ -698,7 +698,7 @@ type chaos struct {
 	rt *rapid.T
 }
 
-var chaosApps = []string{"/a", "/b", "/c", "/g/x"}
+var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p"}
 
 func (c *chaos) pick(rt *rapid.T) string { return rapid.SampledFrom(chaosApps).Draw(rt, "app") }
 
@@ -718,7 +718,12 @@ func (c *chaos) change(rt *rapid.T) {
 	if id == "/c" {
 		more += `,"dependencies":["/a"]`
 	}
-	in := Change{DeploymentID: "d" + c.id(), Put: []*App{define(c.t, id, more)}, Force: rapid.Bool().Draw(rt, "force"), Create: rapid.Bool().Draw(rt, "create"), Live: rapid.Bool().Draw(rt, "live")}
+	def := define(c.t, id, more)
+	if id == "/p" {
+		def = definePod(c.t, id, fmt.Sprintf(`,"scaling":{"kind":"fixed","instances":%d},"labels":{"v":"%d"}`, n, rapid.IntRange(0, 2).Draw(rt, "config")))
+		def.Upgrade, def.Unreachable, def.Deployment = define(c.t, id, more).Upgrade, define(c.t, id, more).Unreachable, define(c.t, id, more).Deployment
+	}
+	in := Change{DeploymentID: "d" + c.id(), Put: []*App{def}, Force: rapid.Bool().Draw(rt, "force"), Create: rapid.Bool().Draw(rt, "create"), Live: rapid.Bool().Draw(rt, "live")}
 	c.batch(in)
 }
 
@@ -745,7 +750,11 @@ func (c *chaos) again(rt *rapid.T) {
 
 func (c *chaos) killSome(rt *rapid.T) {
 	if ids := c.live(""); len(ids) > 0 {
-		c.batch(KillTasks{DeploymentID: "d" + c.id(), IDs: []string{rapid.SampledFrom(ids).Draw(rt, "task")}, Scale: rapid.Bool().Draw(rt, "scale"), Force: true})
+		id := rapid.SampledFrom(ids).Draw(rt, "task")
+		if i := c.core.pods[id]; i != nil {
+			id = i.ID
+		}
+		c.batch(KillTasks{DeploymentID: "d" + c.id(), IDs: []string{id}, Scale: rapid.Bool().Draw(rt, "scale"), Force: true})
 	}
 }
 
@@ -835,18 +844,29 @@ func (c *chaos) heal() {
 		}
 		c.wantRunning(id, def.Instances)
 	}
-	if len(c.core.lacking) > 0 || len(c.tasks) != len(c.core.instances) {
+	tasks := len(c.core.pods)
+	for _, i := range c.core.instances {
+		if len(i.Parts) == 0 {
+			tasks++
+		}
+	}
+	for id := range c.tasks { // a container that has finished beside one that runs has been told of
+		if i := c.core.pods[id]; i != nil && i.part(id).State.Terminal() {
+			tasks--
+		}
+	}
+	if len(c.core.lacking) > 0 || len(c.tasks) != tasks {
 		c.rt.Fatalf("lacking %v; %d tasks, %d instances", c.core.lacking, len(c.tasks), len(c.core.instances))
 	}
 }
 
 func TestTaskSpec(t *testing.T) {
-	a := mustRead(t, `{"id":"/g/web","cpus":0.5,"labels":{"my-label":"v"},"env":{"HOST":"mine","S":{"secret":"x"}},"taskKillGracePeriodSeconds":7,"user":"u",
+	a := mustRead(t, `{"id":"/g/web","cpus":0.5,"labels":{"my-label":"v"},"env":{"HOST":"mine","S":{"secret":"x"}},"secrets":{"x":{"source":"x"}},"taskKillGracePeriodSeconds":7,"user":"u",
 		"container":{"docker":{"image":"nginx","network":"BRIDGE","parameters":[{"key":"link","value":"a:b"}],"portMappings":[{"containerPort":80,"hostPort":8080,"name":"http"},{"protocol":"udp"}]}},
 		"fetch":[{"uri":"u","extract":false}]}`)
 	i := &Instance{Host: "h", Version: "v1", Ports: a.assignPorts()}
 	i.ID, i.TaskID = TaskIDOf(a.ID, "1")
-	s := a.spec(i, nil)
+	s := a.spec(i, nil, map[string]string{"x": "secret"})
 	env := map[string]string{}
 	for n, e := range s.Env {
 		env[e.Key] = e.Value
@@ -855,7 +875,7 @@ func TestTaskSpec(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		"HOST": "mine", "MARATHON_APP_DOCKER_IMAGE": "nginx", "MARATHON_APP_ENFORCE_GROUP_ROLE": "false", "MARATHON_APP_ID": "/g/web", "MARATHON_APP_LABELS": "MY_LABEL",
+		"HOST": "mine", "S": "secret", "MARATHON_APP_DOCKER_IMAGE": "nginx", "MARATHON_APP_ENFORCE_GROUP_ROLE": "false", "MARATHON_APP_ID": "/g/web", "MARATHON_APP_LABELS": "MY_LABEL",
 		"MARATHON_APP_LABEL_MY_LABEL": "v", "MARATHON_APP_RESOURCE_CPUS": "0.5", "MARATHON_APP_RESOURCE_DISK": "0.0", "MARATHON_APP_RESOURCE_GPUS": "0",
 		"MARATHON_APP_RESOURCE_MEM": "128.0", "MARATHON_APP_VERSION": "v1", "MESOS_TASK_ID": "g_web.instance-1._app.1", "PORT": "80", "PORT0": "80", "PORT1": "31001",
 		"PORTS": "80,31001", "PORT_31001": "31001", "PORT_80": "80", "PORT_HTTP": "80",

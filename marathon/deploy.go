@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path"
@@ -9,10 +10,52 @@ import (
 	"time"
 )
 
-// Action is one thing a deployment does to an app.
+// Action is one thing a deployment does to an app or a pod.
 type Action struct {
+	Action string
+	App    string
+	Pod    bool
+}
+
+// podActions are Marathon's names of actions on a pod (DeploymentStep, raml).
+var podActions = map[string]string{ActionStart: "StartPod", ActionScale: "ScalePod", ActionRestart: "RestartPod", ActionStop: "StopPod"}
+
+// wireAction is an action in an answer, and in the store.
+type wireAction struct {
 	Action string `json:"action"`
-	App    string `json:"app"`
+	App    string `json:"app,omitempty"`
+	Pod    string `json:"pod,omitempty"`
+}
+
+// Name is Marathon's name of the action.
+func (a Action) Name() string {
+	if a.Pod {
+		return podActions[a.Action]
+	}
+	return a.Action
+}
+
+// MarshalJSON writes {"action":"StartApplication","app":"/a"}, or a pod's.
+func (a Action) MarshalJSON() ([]byte, error) {
+	if a.Pod {
+		return json.Marshal(wireAction{Action: a.Name(), Pod: a.App})
+	}
+	return json.Marshal(wireAction{Action: a.Action, App: a.App})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (a *Action) UnmarshalJSON(text []byte) error {
+	var w wireAction
+	if err := json.Unmarshal(text, &w); err != nil {
+		return err
+	}
+	*a = Action{Action: w.Action, App: w.App}
+	for kind, name := range podActions {
+		if w.Pod != "" && name == w.Action {
+			*a = Action{Action: kind, App: w.Pod, Pod: true}
+		}
+	}
+	return nil
 }
 
 // The actions, by Marathon's names.
@@ -48,7 +91,22 @@ type Deployment struct {
 	failures map[string]int   // instances of what is being deployed that have failed, by app
 }
 
-// Apps returns the apps that the deployment changes, sorted.
+// Touched returns the IDs of the apps, or the pods, that the deployment changes,
+// sorted.
+func (d *Deployment) Touched(pods bool) []string {
+	out := []string{}
+	for _, id := range d.Apps() {
+		for _, a := range slices.Concat(d.Steps...) {
+			if a.App == id && a.Pod == pods {
+				out = append(out, id)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// Apps returns the apps and pods that the deployment changes, sorted.
 func (d *Deployment) Apps() []string {
 	set := map[string]bool{}
 	for _, step := range d.Steps {
@@ -71,11 +129,30 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 		if in.Live || in.reverts {
 			c.recheck(now, c.apps[def.ID])
 		}
-		fx = append(fx, Event{Type: "api_post_event", Time: now, Body: map[string]any{"clientIp": in.ClientIP, "uri": in.URI, "appDefinition": c.apps[def.ID].def}})
+		fx = append(fx, changed(now, &in, c.apps[def.ID].def, d))
+	}
+	for _, id := range in.Delete {
+		if c.apps[id].def.IsPod() {
+			fx = append(fx, Event{Type: "pod_deleted_event", Time: now, Body: map[string]any{"clientIp": in.ClientIP, "uri": in.URI}})
+		}
 	}
 	fx = c.stopApps(in.Delete, d, fx)
 	fx = c.putGroups(in, d, fx)
 	return c.begin(now, d, fx), nil
+}
+
+// changed tells of a definition that somebody has put.
+func changed(now time.Time, in *Change, def *App, d *Deployment) Event {
+	out := Event{Type: "api_post_event", Time: now, Body: map[string]any{"clientIp": in.ClientIP, "uri": in.URI}}
+	switch {
+	case !def.IsPod():
+		out.Body["appDefinition"] = def
+	case d.Before[def.ID] == nil:
+		out.Type = "pod_created_event"
+	default:
+		out.Type = "pod_updated_event"
+	}
+	return out
 }
 
 func touched(in Change) []string {
@@ -94,8 +171,14 @@ func (c *Core) mayChange(in Change) error {
 	}
 	for _, a := range in.Put {
 		known := c.apps[a.ID]
-		if in.Create && known != nil && !known.stopping {
+		if known == nil || known.stopping {
+			continue
+		}
+		if in.Create {
 			return ErrExists
+		}
+		if known.def.IsPod() != a.IsPod() {
+			return problem("/id", "an app and a pod cannot share an ID: %s", a.ID)
 		}
 	}
 	for id, version := range in.Expect {
@@ -219,7 +302,7 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 		c.apps[def.ID] = known
 	}
 	if known.def == nil || known.def.ConfigVersion() != next.ConfigVersion() {
-		known.delay, known.delayed = 0, time.Time{} // a new configuration starts afresh
+		known.delay, known.delayed, known.secrets = 0, time.Time{}, secretsOf{} // a new configuration starts afresh
 	}
 	known.def, known.stopping = &next, false
 	if action == ActionStart {

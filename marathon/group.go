@@ -100,19 +100,19 @@ func (r *groupReader) read(text []byte, base, where string, root bool) {
 		id = r.child(f.ID, base, where+"/id")
 	}
 	if root {
-		if r.tree.ScaleBy = f.ScaleBy; f.Apps == nil && f.Groups == nil { // else it is an answer of ours, sent back
+		if r.tree.ScaleBy = f.ScaleBy; f.Apps == nil && f.Pods == nil && f.Groups == nil { // else it is an answer of ours, sent back
 			r.tree.Version = f.Version
 		}
 	}
 	if f.ScaleBy != nil && *f.ScaleBy < 0 {
 		r.fail(problem("/scaleBy", "got %v, expected 0 or more", *f.ScaleBy), where)
 	}
-	if len(f.Pods) > 0 {
-		r.fail(problem("/pods", "pods are not supported"), where)
-	}
 	r.tree.Groups = append(r.tree.Groups, &Group{ID: id, Dependencies: dependenciesOf(f.Dependencies, id), EnforceRole: f.EnforceRole})
 	for n, a := range f.Apps {
-		r.app(a, id, fmt.Sprintf("%s/apps(%d)", where, n))
+		r.app(a, id, fmt.Sprintf("%s/apps(%d)", where, n), build)
+	}
+	for n, p := range f.Pods {
+		r.app(p, id, fmt.Sprintf("%s/pods(%d)", where, n), buildPod)
 	}
 	for n, g := range f.Groups {
 		r.read(g, id, fmt.Sprintf("%s/groups(%d)", where, n), false)
@@ -149,7 +149,7 @@ func (r *groupReader) child(id, base, where string) string {
 	return full
 }
 
-func (r *groupReader) app(text []byte, base, where string) {
+func (r *groupReader) app(text []byte, base, where string, build func(map[string]json.RawMessage, string) (*App, error)) {
 	fields, err := readFields(text)
 	if err != nil {
 		r.fail(err, where)

@@ -130,11 +130,11 @@ type (
 		Value any
 	}
 
-	// Accept launches tasks on offers.
+	// Accept uses offers.
 	Accept struct {
 		Offers []string
 		Agent  string
-		Specs  []task.Spec
+		Launch task.Launch
 		Refuse time.Duration
 	}
 

@@ -34,6 +34,7 @@ type Instance struct {
 	Killing   bool        `json:",omitempty"`
 	Lost      time.Time   // when it became unreachable
 	Unready   bool        `json:",omitempty"` // has yet to pass its readiness check
+	Parts     []*Part     `json:",omitempty"` // of a pod: its tasks; TaskID is no task's then
 
 	def       *App      // what it was launched with
 	inactive  bool      // lost for so long that it is replaced
@@ -88,6 +89,9 @@ func (i *Instance) fitness() fitness {
 	if i.healthy != nil && !*i.healthy {
 		return unfit
 	}
+	if i.healthy == nil && i.def.checkedParts() {
+		out = untold
+	}
 	for n := range i.def.HealthChecks {
 		known, well := i.result(n)
 		if known && !well {
@@ -102,6 +106,9 @@ func (i *Instance) fitness() fitness {
 	}
 	return out
 }
+
+// Serves says whether an instance runs, is well and ready.
+func (i *Instance) Serves() bool { return i.fitness() == fit }
 
 // result is what is known of check n.
 func (i *Instance) result(n int) (known, well bool) {

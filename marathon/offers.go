@@ -50,7 +50,7 @@ type pool struct {
 	offers []string
 	first  task.Offer
 	left   resources.Resources
-	specs  []task.Spec
+	launch task.Launch
 }
 
 // offered launches what is lacking on what is offered and gives the rest back.
@@ -65,11 +65,11 @@ func (c *Core) offered(now time.Time, in Offered, fx []Effect) []Effect {
 		if len(c.lacking) > 0 {
 			refuse = c.cfg.Hold
 		}
-		if len(p.specs) == 0 {
+		if p.launch.Empty() {
 			fx = append(fx, Decline{Offers: p.offers, Refuse: refuse})
 			continue
 		}
-		fx = append(fx, Accept{Offers: p.offers, Agent: p.first.Agent, Specs: p.specs, Refuse: 0})
+		fx = append(fx, Accept{Offers: p.offers, Agent: p.first.Agent, Launch: p.launch, Refuse: 0})
 	}
 	return fx
 }
@@ -101,7 +101,7 @@ func (c *Core) waiting(now time.Time) []*app {
 	}
 	out := make([]*app, 0, len(c.queue))
 	for _, a := range c.queue {
-		if a.delayed.After(now) || c.unmet(a) != "" {
+		if a.delayed.After(now) || a.lacksSecrets() || c.unmet(a) != "" {
 			a.asked = 0 // offers that come meanwhile go away unused
 			continue
 		}
@@ -157,9 +157,7 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 				break
 			}
 			p.left = p.left.Sub(part...)
-			var spec task.Spec
-			spec, fx = c.launch(now, a, &p.first, part, fx)
-			p.specs = append(p.specs, spec)
+			fx = c.launch(now, a, p, part, fx)
 			a.seen.LastUsed = now
 			need--
 		}
@@ -177,11 +175,15 @@ func (r *Refusals) note(name string, had resources.Milli) {
 
 // amounts is what one instance needs.
 func (a *App) amounts() resources.Scalars {
+	return amountsOf(a.CPUs, a.Mem, a.Disk, float64(a.GPUs))
+}
+
+func amountsOf(cpus, mem, disk, gpus float64) resources.Scalars {
 	amount := func(name string, v float64) resources.Scalar {
 		m, _ := resources.FromFloat(v) // validated
 		return resources.Scalar{Name: name, Amount: m}
 	}
-	return resources.NewScalars(amount("cpus", a.CPUs), amount("mem", a.Mem), amount("disk", a.Disk), amount("gpus", float64(a.GPUs)))
+	return resources.NewScalars(amount("cpus", cpus), amount("mem", mem), amount("disk", disk), amount("gpus", gpus))
 }
 
 // acceptsRole: masters tell no role to frameworks that have only one.
@@ -221,7 +223,8 @@ func (a *App) take(from resources.Resources, want resources.Scalars, role string
 }
 
 // launch makes a new instance; it is saved before its launch leaves.
-func (c *Core) launch(now time.Time, a *app, o *task.Offer, part resources.Resources, fx []Effect) (task.Spec, []Effect) {
+func (c *Core) launch(now time.Time, a *app, p *pool, part resources.Resources, fx []Effect) []Effect {
+	o := &p.first
 	i := &Instance{
 		App: a.def.ID, Version: a.def.ConfigVersion(), Role: o.Role, Agent: o.Agent, Host: o.Hostname,
 		Region: o.Region, Zone: o.Zone, Traits: o.Attributes,
@@ -230,11 +233,17 @@ func (c *Core) launch(now time.Time, a *app, o *task.Offer, part resources.Resou
 	i.ID, i.TaskID = TaskIDOf(a.def.ID, c.cfg.NewID())
 	i.Ports, i.Unready = a.def.assignPorts(), a.gates()
 	a.gated = a.gated || i.Unready
-	c.instances[i.TaskID] = i
+	if a.def.IsPod() {
+		i.TaskID, i.Parts = i.ID, a.def.parts(i)
+		p.launch.Groups = append(p.launch.Groups, a.def.group(i, part, a.secrets.values))
+	} else {
+		p.launch.Tasks = append(p.launch.Tasks, a.def.spec(i, part, a.secrets.values))
+	}
+	c.know(i)
 	a.instances[i.TaskID] = i
 	c.touch(i)
 	c.timers.Add(now.Add(c.cfg.StagedLimit), timer{kind: timerStaged, id: i.TaskID})
-	return a.def.spec(i, part), append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
+	return append(fx, Save{Key: KeyInstance + i.TaskID, Value: i})
 }
 
 // askForOffers revives when more is needed than was asked for, or nothing has
@@ -291,6 +300,8 @@ func (c *Core) reason(now time.Time, a *app) string {
 		return fmt.Sprintf("waits for %s, on which it depends", c.unmet(a))
 	case a.delayed.After(now):
 		return fmt.Sprintf("an instance failed; the next launch is in %s", a.delayed.Sub(now).Round(time.Second))
+	case a.lacksSecrets():
+		return a.waitsForSecrets()
 	}
 	for _, w := range a.def.amounts() {
 		if a.seen.Lacking[w.Name] > 0 {

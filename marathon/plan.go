@@ -22,19 +22,19 @@ func (c *Core) steps(in Change) [][]Action {
 	var steps [][]Action
 	var stops, starts, layers []Action
 	for _, id := range in.Delete {
-		stops = append(stops, Action{ActionStop, id})
+		stops = append(stops, Action{ActionStop, id, c.apps[id].def.IsPod()})
 	}
 	for _, def := range in.Put {
 		action := c.actionFor(def, &in)
 		switch {
 		case action == ActionStart:
-			starts = append(starts, Action{ActionStart, def.ID})
+			starts = append(starts, Action{ActionStart, def.ID, def.IsPod()})
 			action = ActionScale
 		case action == ActionRestart && def.Instances == 0:
 			action = ActionScale
 		}
 		if action != "" {
-			layers = append(layers, Action{action, def.ID})
+			layers = append(layers, Action{action, def.ID, def.IsPod()})
 		}
 	}
 	for _, step := range [][]Action{stops, starts} {

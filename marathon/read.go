@@ -107,7 +107,7 @@ func readFields(text []byte) (map[string]json.RawMessage, error) {
 			delete(fields, k)
 			continue
 		}
-		fields[k] = clean(v, k != "env")
+		fields[k] = clean(v, k != "env" && k != "environment")
 	}
 	delete(fields, "version")
 	delete(fields, "versionInfo")

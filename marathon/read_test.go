@@ -75,7 +75,7 @@ func TestNormalize(t *testing.T) {
 			"nulls at any depth", `{"id":"/a","cmd":"x","env":{"A":null,"B":"b"},"labels":{"l":null},"healthChecks":[{"path":null,"command":null,"gracePeriodSeconds":null}],"unreachableStrategy":null}`,
 			`{"env":{"B":"b"},"labels":{},"healthChecks":[{"protocol":"HTTP","path":"/","portIndex":0,"gracePeriodSeconds":300,"intervalSeconds":60,"timeoutSeconds":20,"maxConsecutiveFailures":3,"delaySeconds":15,"ignoreHttp1xx":false}]}`,
 		},
-		{"numbers", `{"id":"/a","cmd":"x","instances":2.0,"env":{"N":1.0,"T":true,"S":{"secret":"s"}}}`, `{"instances":2,"env":{"N":"1.0","T":"true","S":{"secret":"s"}}}`},
+		{"numbers", `{"id":"/a","cmd":"x","instances":2.0,"env":{"N":1.0,"T":true,"S":{"secret":"s"}},"secrets":{"s":{"source":"s"}}}`, `{"instances":2,"env":{"N":"1.0","T":"true","S":{"secret":"s"}}}`},
 		{
 			"explicit zeros", `{"id":"/a","cmd":"x","healthChecks":[{"gracePeriodSeconds":0,"maxConsecutiveFailures":0,"delaySeconds":0}]}`,
 			`{"healthChecks":[{"protocol":"HTTP","path":"/","portIndex":0,"gracePeriodSeconds":0,"intervalSeconds":60,"timeoutSeconds":20,"maxConsecutiveFailures":0,"delaySeconds":0,"ignoreHttp1xx":false}]}`,
@@ -285,7 +285,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		i := &Instance{Ports: a.assignPorts()}
-		a.spec(i, nil)
+		a.spec(i, nil, nil)
 		wantRoundTrip(t, string(text), a)
 	})
 }

@@ -18,6 +18,9 @@ const firstFreePort = 31000
 // and the next free one for every 0.
 func (a *App) assignPorts() []int {
 	var out []int
+	if a.IsPod() {
+		return a.Pod.numbers()
+	}
 	for n, p := range a.ports() {
 		number := p.number
 		if number == 0 {
@@ -28,11 +31,11 @@ func (a *App) assignPorts() []int {
 	return out
 }
 
-// spec is the task of an instance.
-func (a *App) spec(i *Instance, part resources.Resources) task.Spec {
+// spec is the task of an instance; secrets are values by their source.
+func (a *App) spec(i *Instance, part resources.Resources, secrets map[string]string) task.Spec {
 	s := task.Spec{
 		Key: task.Key{ID: i.TaskID}, Name: taskName(a.ID), Resources: part, User: a.User, TTY: a.TTY,
-		Env: a.taskEnv(i), Network: a.taskNetwork(), Command: a.taskCommand(), Discovery: a.discovery(i),
+		Env: a.taskEnv(i, secrets), Network: a.taskNetwork(), Command: a.taskCommand(), Discovery: a.discovery(i),
 	}
 	for _, k := range slices.Sorted(maps.Keys(a.Labels)) {
 		s.Labels = append(s.Labels, task.Label{Key: k, Value: a.Labels[k]})
@@ -41,7 +44,7 @@ func (a *App) spec(i *Instance, part resources.Resources) task.Spec {
 		s.Ports = append(s.Ports, task.Port{Name: p.name, Container: uint16(i.Ports[n]), Host: uint16(p.host), Protocol: firstProtocol(p.protocol)})
 	}
 	for _, f := range a.Fetch {
-		s.Fetch = append(s.Fetch, task.URI{Value: f.URI, Output: f.DestPath, Executable: f.Executable, Extract: f.Extract == nil || *f.Extract, Cache: f.Cache})
+		s.Fetch = append(s.Fetch, f.uri())
 	}
 	if a.KillGraceSeconds != nil {
 		s.KillGrace = new(seconds(*a.KillGraceSeconds))
@@ -49,6 +52,10 @@ func (a *App) spec(i *Instance, part resources.Resources) task.Spec {
 	a.containerSpec(&s, i)
 	s.Health = a.agentCheck()
 	return s
+}
+
+func (f *Fetch) uri() task.URI {
+	return task.URI{Value: f.URI, Output: f.DestPath, Executable: f.Executable, Extract: f.Extract == nil || *f.Extract, Cache: f.Cache}
 }
 
 // taskName is Marathon's: the parts of the path, the last first.
@@ -150,7 +157,7 @@ func (e environment) sorted() []task.Label {
 
 // taskEnv is Marathon's environment; the user's own values win
 // (TaskBuilder.scala, EnvironmentHelper.scala).
-func (a *App) taskEnv(i *Instance) []task.Label {
+func (a *App) taskEnv(i *Instance, secrets map[string]string) []task.Label {
 	env := make(environment, 0, 16+len(a.Env)+len(a.Labels)+3*len(i.Ports))
 	env.set("MESOS_TASK_ID", i.TaskID)
 	env.set("MARATHON_APP_ID", a.ID)
@@ -166,11 +173,7 @@ func (a *App) taskEnv(i *Instance) []task.Label {
 	}
 	a.labelEnv(&env)
 	a.portEnv(&env, i)
-	for k, v := range a.Env {
-		if v.Secret == "" {
-			env.set(k, v.Text)
-		}
-	}
+	a.setEnv(&env, a.Env, secrets)
 	return env.sorted()
 }
 

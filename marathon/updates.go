@@ -11,9 +11,12 @@ import (
 // changes is saved.
 func (c *Core) updated(now time.Time, in Updated, fx []Effect) []Effect {
 	i := c.instances[in.TaskID]
-	if i == nil {
+	switch {
+	case c.pods[in.TaskID] != nil:
+		fx = c.partUpdated(now, c.pods[in.TaskID], in, fx)
+	case i == nil:
 		fx = c.stranger(in, fx)
-	} else {
+	default:
 		i.heard, i.told = now, true
 		fx = c.instanceUpdate(now, i, in, fx)
 	}
@@ -103,6 +106,9 @@ func (c *Core) instanceEnded(now time.Time, i *Instance, in Updated, fx []Effect
 
 func (c *Core) forget(i *Instance, fx []Effect) []Effect {
 	delete(c.instances, i.TaskID)
+	for _, p := range i.Parts {
+		delete(c.pods, p.TaskID)
+	}
 	if a := c.apps[i.App]; a != nil {
 		delete(a.instances, i.TaskID)
 	}
@@ -198,20 +204,29 @@ func (c *Core) askStaged(now time.Time, id string, fx []Effect) []Effect {
 	if !c.connected || now.Sub(i.heard) < c.cfg.StagedLimit {
 		return fx
 	}
-	return append(fx, Reconcile{Tasks: map[string]string{id: i.Agent}})
+	ask := map[string]string{}
+	i.ask(ask)
+	return append(fx, Reconcile{Tasks: ask})
 }
 
 func (c *Core) tellStatus(now time.Time, i *Instance, s task.Status, fx []Effect) []Effect {
-	addresses := make([]map[string]string, 0, len(i.Addresses))
-	for _, a := range i.Addresses {
-		addresses = append(addresses, map[string]string{"ipAddress": a, "protocol": IPProtocol(a)})
+	if len(i.Parts) == 0 {
+		fx = append(fx, Event{Type: "status_update_event", Time: now, Body: map[string]any{
+			"slaveId": i.Agent, "taskId": i.TaskID, "taskStatus": i.State.String(), "message": s.Message, "appId": i.App,
+			"host": i.Host, "ipAddresses": i.addresses(), "ports": i.Ports, "version": i.Version,
+		}})
 	}
-	return append(fx, Event{Type: "status_update_event", Time: now, Body: map[string]any{
-		"slaveId": i.Agent, "taskId": i.TaskID, "taskStatus": i.State.String(), "message": s.Message, "appId": i.App,
-		"host": i.Host, "ipAddresses": addresses, "ports": i.Ports, "version": i.Version,
-	}}, Event{Type: "instance_changed_event", Time: now, Body: map[string]any{
+	return append(fx, Event{Type: "instance_changed_event", Time: now, Body: map[string]any{
 		"instanceId": i.ID, "condition": condition(i.State), "runSpecId": i.App, "agentId": i.Agent, "host": i.Host, "runSpecVersion": i.Version,
 	}})
+}
+
+func (i *Instance) addresses() []map[string]string {
+	out := make([]map[string]string, 0, len(i.Addresses))
+	for _, a := range i.Addresses {
+		out = append(out, map[string]string{"ipAddress": a, "protocol": IPProtocol(a)})
+	}
+	return out
 }
 
 // condition is Marathon's word for a state: TASK_RUNNING is Running.

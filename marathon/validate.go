@@ -64,6 +64,7 @@ func (a *App) validate() error {
 	c.strategies(a)
 	c.limits(a.Deployment)
 	c.canary(a)
+	c.secrets(a)
 	for i, con := range a.Constraints {
 		c.constraint(fmt.Sprintf("/constraints(%d)", i), con)
 	}

@@ -110,6 +110,12 @@ func (a *app) copies() []*Instance {
 func (i *Instance) clone() *Instance {
 	out := *i
 	out.checks = cloneChecks(i.checks)
+	if len(i.Parts) > 0 {
+		out.Parts = make([]*Part, len(i.Parts))
+		for n, p := range i.Parts {
+			out.Parts[n] = new(*p)
+		}
+	}
 	return &out
 }
 

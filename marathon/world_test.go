@@ -36,10 +36,12 @@ type world struct {
 	ready      func(CheckReady) int   // the status that is answered
 	hold       bool                   // tasks do not get on by themselves
 
-	events   []Event
-	calls    map[string]int
-	launched map[string]bool
-	before   map[string]int // how many instances an app had before the batch
+	events      []Event
+	asked       []AskSecrets
+	environment map[string]string // of what was launched last
+	calls       map[string]int
+	launched    map[string]bool
+	before      map[string]int // how many instances an app had before the batch
 }
 
 // tb is a testing.T, a testing.B or a rapid.T.
@@ -62,6 +64,7 @@ type fakeAgent struct {
 type fakeTask struct {
 	app, agent string
 	state      task.State
+	group      string // the pod's instance
 	kill       bool
 	alive      bool // on the agent
 	queue      []Updated
@@ -230,29 +233,47 @@ func (w *world) checkEffect(e Effect) {
 		if w.saved[KeyFramework] == nil {
 			w.t.Fatal("a launch left before the framework's ID was saved")
 		}
-		for _, s := range e.Specs {
-			if w.launched[s.Key.ID] {
-				w.t.Fatalf("%s was launched twice", s.Key.ID)
+		for _, id := range launched(e) {
+			if w.launched[id] {
+				w.t.Fatalf("%s was launched twice", id)
 			}
-			w.launched[s.Key.ID] = true
-			if w.saved[KeyInstance+s.Key.ID] == nil {
-				w.t.Fatalf("the launch of %s left before it was saved", s.Key.ID)
+			w.launched[id] = true
+			if w.saved[KeyInstance+id] == nil {
+				w.t.Fatalf("the launch of %s left before it was saved", id)
 			}
 		}
 	case Acknowledge:
 		i := w.core.instances[e.TaskID]
-		text := w.saved[KeyInstance+e.TaskID]
+		if i == nil {
+			i = w.core.pods[e.TaskID]
+		}
+		id := e.TaskID
+		if i != nil {
+			id = i.TaskID
+		}
+		text := w.saved[KeyInstance+id]
 		if (i == nil) != (text == nil) {
 			w.t.Fatalf("%s was acknowledged; known: %v, saved: %s", e.TaskID, i != nil, text)
 		}
 		if i != nil {
 			var was Instance
-			w.decode(KeyInstance+e.TaskID, &was)
-			if was.State != i.State || was.Killing != i.Killing {
+			w.decode(KeyInstance+id, &was)
+			if was.State != i.State || was.Killing != i.Killing || len(i.Parts) > 0 && was.part(e.TaskID).State != i.part(e.TaskID).State {
 				w.t.Fatalf("%s was acknowledged as %v, saved as %v", e.TaskID, i.State, was.State)
 			}
 		}
 	}
+}
+
+// launched are the instances that an Accept launches.
+func launched(e Accept) (ids []string) {
+	for _, s := range e.Launch.Tasks {
+		ids = append(ids, s.Key.ID)
+	}
+	for _, g := range e.Launch.Groups {
+		ids = append(ids, g.Pod.Pod)
+	}
+	return ids
 }
 
 // checkCore compares what the core keeps up to date with a count from nothing,
@@ -299,6 +320,9 @@ func (w *world) leave(e Effect) {
 		return
 	case Event:
 		w.events = append(w.events, e)
+		return
+	case AskSecrets:
+		w.asked = append(w.asked, e)
 		return
 	case CheckReady:
 		w.inbox = append(w.inbox, CheckedReady{TaskID: e.TaskID, ReadinessResponse: ReadinessResponse{Status: w.ready(e)}})
@@ -375,13 +399,24 @@ func (w *world) accept(e Accept) {
 		delete(w.offers, o)
 	}
 	valid = valid && w.agents[e.Agent].up
-	for _, s := range e.Specs {
+	specs, groups := slices.Clone(e.Launch.Tasks), map[string]string{}
+	for _, g := range e.Launch.Groups {
+		for _, s := range g.Tasks {
+			groups[s.Key.ID] = g.Pod.Pod
+			specs = append(specs, s)
+		}
+	}
+	for _, s := range specs {
 		if !valid {
 			w.update(s.Key.ID, e.Agent, task.Status{State: task.Dropped, Reason: task.ReasonInvalidOffers})
 			continue
 		}
+		w.environment = map[string]string{}
+		for _, v := range s.Env {
+			w.environment[v.Key] = v.Value
+		}
 		flat, _, _ := strings.Cut(s.Key.ID, ".instance-")
-		w.tasks[s.Key.ID] = &fakeTask{app: "/" + flat, agent: e.Agent, state: task.Staging, alive: true}
+		w.tasks[s.Key.ID] = &fakeTask{app: "/" + flat, agent: e.Agent, group: groups[s.Key.ID], state: task.Staging, alive: true}
 	}
 }
 
@@ -450,6 +485,14 @@ func (w *world) report(id string, s task.State) {
 	u := Updated{TaskID: id, Agent: f.agent, Status: task.Status{State: s, Time: w.now, Container: addressOf(f), Source: task.SourceExecutor}}
 	binary.BigEndian.PutUint64(u.Status.UUID[:], uint64(w.ids))
 	f.queue = append(f.queue, u)
+	if !s.Terminal() || s == task.Finished || f.group == "" {
+		return
+	}
+	for _, other := range slices.Sorted(maps.Keys(w.tasks)) {
+		if o := w.tasks[other]; o.group == f.group && !o.state.Terminal() { // it takes its group with it
+			w.report(other, task.Killed)
+		}
+	}
 }
 
 // progress lets the agents and the master work until they wait.
@@ -623,6 +666,17 @@ func define(t tb, id, more string) *App {
 	return a
 }
 
+// definePod is a small pod of two containers.
+func definePod(t tb, id, more string) *App {
+	t.Helper()
+	a, err := ReadPod([]byte(`{"id":"`+id+`","containers":[{"name":"one","exec":{"command":{"shell":"x"}},"resources":{"cpus":1,"mem":32}},
+		{"name":"two","image":{"kind":"DOCKER","id":"i"},"resources":{"cpus":0.5,"mem":32},"endpoints":[{"name":"web","containerPort":0}]}],"executorResources":{"cpus":0.1,"mem":32}`+more+`}`), "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
 func (w *world) put(defs ...*App) error {
 	w.t.Helper()
 	return w.batch(Change{DeploymentID: "d" + w.id(), Put: defs})[0]
@@ -640,7 +694,14 @@ func (w *world) mustPut(defs ...*App) {
 func (w *world) wantRunning(app string, n int) {
 	w.t.Helper()
 	v, _ := w.core.App(w.now, app)
-	if v.Running != n || len(w.live(app)) != n || len(v.Instances) != n {
+	live := n
+	if v.App != nil && v.App.IsPod() {
+		live = 0
+		for _, i := range v.Instances {
+			live += len(i.live())
+		}
+	}
+	if v.Running != n || len(w.live(app)) != live || len(v.Instances) != n {
 		w.t.Fatalf("%s: %d running, %d known, %d live; want %d (waiting: %q)", app, v.Running, len(v.Instances), len(w.live(app)), n, v.Waiting)
 	}
 	if d := w.core.Deployments(); len(d) > 0 {

@@ -167,10 +167,10 @@ func (c *checker) marathonEffect(e marathon.Effect) {
 		}
 		u.acked = true
 	case marathon.Accept:
-		c.idle("Marathon launches %d", len(e.Specs))
-		for i := range e.Specs {
-			if _, saved := m.disk[marathon.KeyInstance+e.Specs[i].Key.ID]; !saved {
-				c.w.failf("saved", "the launch of %s leaves before it is saved", e.Specs[i].Key.ID)
+		c.idle("Marathon launches %d", len(e.Launch.Tasks))
+		for i := range e.Launch.Tasks {
+			if _, saved := m.disk[marathon.KeyInstance+e.Launch.Tasks[i].Key.ID]; !saved {
+				c.w.failf("saved", "the launch of %s leaves before it is saved", e.Launch.Tasks[i].Key.ID)
 			}
 		}
 	case marathon.Kill:

@@ -214,8 +214,8 @@ func (c *marathonNode) dispatch(e marathon.Effect) {
 
 // launches are the tasks as the master takes them from an ACCEPT.
 func (c *marathonNode) launches(e marathon.Accept) (out []master.Launch) {
-	for i := range e.Specs {
-		s := &e.Specs[i]
+	for i := range e.Launch.Tasks {
+		s := &e.Launch.Tasks[i]
 		r := slices.Clone(s.Resources)
 		for n := range r {
 			r[n].Role = cmp.Or(r[n].Role, c.role)

@@ -233,7 +233,7 @@ var mutants = []mutant{
 		return Hooks{MarathonOut: func(_ *World, fx []marathon.Effect) []marathon.Effect {
 			for i, e := range fx {
 				if a, ok := e.(marathon.Accept); ok {
-					a.Specs = append(a.Specs[:len(a.Specs):len(a.Specs)], a.Specs...)
+					a.Launch.Tasks = append(a.Launch.Tasks[:len(a.Launch.Tasks):len(a.Launch.Tasks)], a.Launch.Tasks...)
 					fx[i] = a
 				}
 			}

@@ -148,6 +148,7 @@ type Volume struct {
 	Container string  `json:",omitzero"` // path in the container
 	Host      string  `json:",omitzero"` // path on a host; refused by virtual agents
 	Name      string  `json:",omitzero"` // a named volume of the backend
+	Sandbox   string  `json:",omitzero"` // a directory that the tasks of a group share, by its name
 	Driver    string  `json:",omitzero"`
 	Options   []Label `json:",omitzero"`
 	ReadOnly  bool    `json:",omitzero"`

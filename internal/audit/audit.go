@@ -66,6 +66,7 @@ type Framework struct {
 	ID        string
 	Connected bool
 	Offers    []Offer
+	Executors []Offer // what they have, not their tasks
 }
 
 // Offer is an offer that is out.
@@ -121,6 +122,9 @@ func (m *Master) Unbalanced() []string {
 		}
 	}
 	for _, f := range m.Frameworks {
+		for _, e := range f.Executors {
+			used[e.Agent] = used[e.Agent].Add(e.Resources)
+		}
 		for _, o := range f.Offers {
 			offered[o.Agent] = offered[o.Agent].Add(o.Resources)
 		}

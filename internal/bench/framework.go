@@ -12,7 +12,7 @@ import (
 
 // driver is the framework's side of the scheduler API.
 type driver interface {
-	Accept(offers []string, agent string, specs []task.Spec, refuse time.Duration)
+	Accept(offers []string, agent string, l task.Launch, refuse time.Duration)
 	Decline(offers []string, refuse time.Duration)
 	Acknowledge(taskID, agent string, uuid task.UUID)
 	Kill(taskID, agent string, grace *time.Duration)
@@ -114,7 +114,7 @@ func (f *framework) use(o task.Offer, room int) {
 	if f.accepted != nil {
 		f.accepted(specs)
 	}
-	f.driver.Accept([]string{o.ID}, o.Agent, specs, 0)
+	f.driver.Accept([]string{o.ID}, o.Agent, task.Launch{Tasks: specs}, 0)
 }
 
 // Update implements scheduler.Handler.

@@ -156,6 +156,37 @@ func (a *auditor) marathon(ctx context.Context, c *audit.Cluster) error {
 		}
 		c.Apps = append(c.Apps, app)
 	}
+	return errors.Join(err, a.pods(ctx, c))
+}
+
+// pods are apps whose instances are several tasks.
+func (a *auditor) pods(ctx context.Context, c *audit.Cluster) error {
+	var pods []struct {
+		ID      string `json:"id"`
+		Message string `json:"message"`
+		Spec    struct {
+			Scaling struct {
+				Instances int `json:"instances"`
+			} `json:"scaling"`
+			Containers []struct{} `json:"containers"`
+		} `json:"spec"`
+		Instances []struct {
+			Containers []struct {
+				ID     string `json:"containerId"`
+				Status string `json:"status"`
+			} `json:"containers"`
+		} `json:"instances"`
+	}
+	err := a.client.call(ctx, "GET", a.client.marathon, "/v2/pods/::status", nil, &pods)
+	for _, p := range pods {
+		app := audit.App{ID: p.ID, Want: p.Spec.Scaling.Instances * len(p.Spec.Containers), Waiting: p.Message}
+		for _, i := range p.Instances {
+			for _, t := range i.Containers {
+				app.Instances = append(app.Instances, audit.Instance{Task: t.ID, State: stateOf(t.Status)})
+			}
+		}
+		c.Apps = append(c.Apps, app)
+	}
 	return err
 }
 
@@ -189,6 +220,10 @@ type masterState struct {
 			Agent     string         `json:"slave_id"`
 			Resources map[string]any `json:"resources"`
 		} `json:"offers"`
+		Executors []struct {
+			Agent     string         `json:"slave_id"`
+			Resources map[string]any `json:"resources"`
+		} `json:"executors"`
 		Tasks []struct {
 			ID        string         `json:"id"`
 			Agent     string         `json:"slave_id"`
@@ -218,6 +253,9 @@ func (a *auditor) master(ctx context.Context, c *audit.Cluster) error {
 		out := audit.Framework{ID: f.ID, Connected: f.Connected}
 		for _, o := range f.Offers {
 			out.Offers = append(out.Offers, audit.Offer{Agent: o.Agent, Resources: scalarsOf(o.Resources)})
+		}
+		for _, e := range f.Executors {
+			out.Executors = append(out.Executors, audit.Offer{Agent: e.Agent, Resources: scalarsOf(e.Resources)})
 		}
 		c.Master.Frameworks = append(c.Master.Frameworks, out)
 		for _, t := range f.Tasks {
@@ -291,6 +329,9 @@ func (a *auditor) containers(ctx context.Context, c *audit.Cluster) error {
 	}
 	for _, k := range list {
 		_, key, _, _ := provider.ParseLabels(k.Labels)
+		if strings.HasPrefix(key.ID, task.PodID("")) {
+			continue // it holds what tasks share, and is no task
+		}
 		c.Containers = append(c.Containers, audit.Container{Name: strings.TrimPrefix(strings.Join(k.Names, " "), "/"), Key: key, State: seen(k.State, k.Status)})
 	}
 	return nil

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ type client struct {
 	printer
 	marathon string // host:port
 	master   string
+	secure   map[string]bool // the servers that speak TLS
+	self     identity        // to the master
+	tls      *tls.Config     // of those that speak TLS
 	http     *http.Client
 }
 
@@ -34,7 +38,9 @@ type printer struct {
 func clientFlags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.String("marathon", "127.0.0.1:8080", "Marathon, as host:port (also MARATHON)")
-	f.String("master", "127.0.0.1:5050", "the master, as host:port (also MESOS_MASTER)")
+	f.String("master", "127.0.0.1:5050", "the master, as host:port or https://host:port (also MESOS_MASTER)")
+	identityFlags(f)
+	tlsClientFlags(f)
 	f.Bool("json", false, "print JSON instead of a table")
 }
 
@@ -45,20 +51,54 @@ func newClient(cmd *cobra.Command) (*client, *viper.Viper, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &client{
-		marathon: strings.TrimPrefix(v.GetString("marathon"), "http://"), master: strings.TrimPrefix(v.GetString("master"), "http://"),
-		printer: printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}, http: &http.Client{Timeout: time.Minute},
-	}, v, nil
+	c := &client{printer: printer{json: v.GetBool("json"), out: cmd.OutOrStdout()}, secure: map[string]bool{}}
+	c.marathon, c.master = c.host(v.GetString("marathon")), c.host(v.GetString("master"))
+	if c.self, err = identityFrom(v); err != nil {
+		return nil, nil, err
+	}
+	config, err := tlsClient(v)
+	if err != nil {
+		return nil, nil, err
+	}
+	if config != nil {
+		c.secure[c.master] = true
+	}
+	if c.tls = config; c.tls == nil {
+		c.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	c.http = &http.Client{Timeout: time.Minute, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: c.tls}}
+	return c, v, nil
+}
+
+// host is an address without its scheme, which is remembered.
+func (c *client) host(address string) string {
+	host, secure := strings.CutPrefix(address, "https://")
+	host = strings.TrimPrefix(host, "http://")
+	if secure {
+		c.secure[host] = true
+	}
+	return host
+}
+
+// url is that of a path on a server. Agents speak what their master speaks.
+func (c *client) url(host, path string) string {
+	if c.secure[host] || host != c.marathon && c.secure[c.master] {
+		return "https://" + host + path
+	}
+	return "http://" + host + path
 }
 
 // call makes a request and reads its JSON answer into out, which may be nil.
 func (c *client) call(ctx context.Context, method, host, path string, body []byte, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, c.url(host, path), bytes.NewReader(body))
 	if err != nil {
 		return exit(exitUsage, "%q is no address: %w", host, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
+	if host == c.master {
+		c.self.sign(req)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return exit(exitUnreachable, "%s does not answer: %w", host, errors.Unwrap(err))

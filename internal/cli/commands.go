@@ -14,8 +14,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mesopool/mesopool/agent"
+	"github.com/mesopool/mesopool/consul"
 	"github.com/mesopool/mesopool/gc"
 	"github.com/mesopool/mesopool/marathon"
+	"github.com/mesopool/mesopool/marathon/runner"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/link"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
@@ -59,6 +61,7 @@ func newMaster() *cobra.Command {
 		addressFlags(f, 5050)
 		masterFlags(f)
 		f.String("zk", "", "zk://…/path of the group that several masters are in, of which one leads, and where agents and frameworks find it")
+		tlsFlags(f)
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := masterFrom(v, log)
 		if err != nil {
@@ -82,7 +85,7 @@ func masterFlags(f *pflag.FlagSet) {
 	f.Duration("agent-ping-timeout", d.PingInterval, "between two pings of an agent")
 	f.Int("max-agent-ping-timeouts", d.PingLimit, "unanswered pings after which an agent is unreachable")
 	f.Duration("offer-timeout", d.OfferTimeout, "an offer that is not answered is taken back after this; 0: never")
-	authenticationFlags(f)
+	securityFlags(f)
 }
 
 func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
@@ -96,11 +99,12 @@ func masterFrom(v *viper.Viper, log *slog.Logger) (*masterRole, error) {
 	if core.PingInterval <= 0 || core.PingLimit <= 0 {
 		return nil, exit(exitUsage, "--agent-ping-timeout and --max-agent-ping-timeouts must be above 0")
 	}
-	auth, err := authentication(v)
-	if err != nil {
+	r := &masterRole{cluster: name, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}
+	if r.auth, r.limits, err = security(v); err != nil {
 		return nil, err
 	}
-	return &masterRole{cluster: name, auth: auth, hostname: v.GetString("hostname"), core: core, consul: v.GetString("consul"), log: log.With("role", "master")}, nil
+	r.tls, err = tlsFrom(v)
+	return r, err
 }
 
 func newAgent() *cobra.Command {
@@ -116,6 +120,7 @@ func newAgentRole() *cobra.Command {
 		f.String("master", "127.0.0.1:5050", masterUsage)
 		f.String("credential", "", "a file with the principal and secret for the master (CRAM-MD5), as Mesos has them")
 		agentFlags(f, "docker")
+		tlsFlags(f)
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := agentFrom(v, log)
 		if err != nil {
@@ -148,10 +153,6 @@ func agentFlags(f *pflag.FlagSet, backend string) {
 	f.Float64("overcommit", 1, "how many times the cpus and the memory that there are is offered")
 	f.String("synthetic-ports", "", "ranges of ports to offer to frameworks that insist on some, such as 31000-32000; they are never a conflict")
 	f.Int("shards", 1, "as how many agents to appear, each with a part of what there is")
-	f.String("tls-cert", "", "the certificate that this agent shows to masters and clients (PEM); default: no TLS")
-	f.String("tls-key", "", "the certificate's key")
-	f.String("tls-ca", "", "who signs the certificates of masters; default: the system's authorities")
-	f.Bool("tls-require-client-cert", false, "take messages and requests only from those with a certificate by --tls-ca")
 	f.String("network", "", "docker: the cluster's own network; default: mesopool-<cluster>")
 	f.Bool("publish-loopback", false, "docker: publish task ports on free ports of 127.0.0.1, where container addresses cannot be reached")
 	f.String("default-image", "", "the image of tasks that name none; default: they are refused")
@@ -233,7 +234,7 @@ func (r *agentRole) shape(v *viper.Viper) (err error) {
 	if r.overcommit, err = resources.FromFloat(v.GetFloat64("overcommit")); err != nil || r.overcommit <= 0 || r.overcommit > resources.Whole(1000) {
 		return exit(exitUsage, "--overcommit is %v; it must be above 0 and at most 1000", v.GetFloat64("overcommit"))
 	}
-	r.tls, err = readTLS(v.GetString("tls-cert"), v.GetString("tls-key"), v.GetString("tls-ca"), v.GetBool("tls-require-client-cert"))
+	r.tls, err = tlsFrom(v)
 	return err
 }
 
@@ -284,6 +285,7 @@ func newMarathon() *cobra.Command {
 		addressFlags(f, 8080)
 		f.String("master", "127.0.0.1:5050", masterUsage)
 		marathonFlags(f)
+		tlsClientFlags(f)
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := marathonFrom(v, log)
 		if err != nil {
@@ -307,6 +309,8 @@ func marathonFlags(f *pflag.FlagSet) {
 	f.String("mesos-role", "*", "the role whose offers are used")
 	f.String("webui-url", "", "where people find Marathon's pages; default: its address")
 	f.String("mesos-ui-url", "", "where people find the master's pages; default: the master")
+	identityFlags(f)
+	f.String("secrets", "", "where the secrets of apps are: file:DIR, or consul:PREFIX in the key-value store of --consul; default: there are none")
 }
 
 func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
@@ -314,10 +318,35 @@ func marathonFrom(v *viper.Viper, log *slog.Logger) (*marathonRole, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &marathonRole{
-		cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"), webUI: v.GetString("webui-url"),
+	secrets, err := secretsFrom(v.GetString("secrets"), v.GetString("consul"))
+	if err != nil {
+		return nil, err
+	}
+	r := &marathonRole{
+		secrets: secrets, cluster: name, name: v.GetString("framework-name"), hostname: hostname(v), role: v.GetString("mesos-role"), mesosUI: v.GetString("mesos-ui-url"), webUI: v.GetString("webui-url"),
 		core: marathon.DefaultConfig(), consul: v.GetString("consul"), log: log.With("role", "marathon"),
-	}, nil
+	}
+	if r.self, err = identityFrom(v); err != nil {
+		return nil, err
+	}
+	r.tls, err = tlsClient(v)
+	return r, err
+}
+
+// secretsFrom reads where secrets are; nil is nowhere.
+func secretsFrom(where, consulAddress string) (runner.Secrets, error) {
+	kind, rest, _ := strings.Cut(where, ":")
+	switch {
+	case where == "":
+		return nil, nil
+	case kind == "file" && rest != "":
+		return runner.FileSecrets{Dir: rest}, nil
+	case kind == "consul" && consulAddress != "":
+		return consul.Secrets{Address: consulAddress, Prefix: rest}, nil
+	case kind == "consul":
+		return nil, exit(exitUsage, "--secrets %s needs the address of a Consul agent; give it with --consul", where)
+	}
+	return nil, exit(exitUsage, "--secrets is %q; it must be file:DIR or consul:PREFIX", where)
 }
 
 func newUp() *cobra.Command {
@@ -331,6 +360,7 @@ func newUp() *cobra.Command {
 		masterFlags(f)
 		agentFlags(f, "docker")
 		marathonFlags(f)
+		tlsFlags(f)
 		f.Duration("sim-latency", 50*time.Millisecond, "memory: how long a launch takes")
 	}, runUp)
 }
@@ -360,7 +390,11 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	}
 	a.fetch.within(dir)
 	at := within(m.at)
-	s.mesosUI = cmp.Or(s.mesosUI, "http://"+at)
+	scheme := "http://"
+	if m.tls != nil {
+		scheme = "https://"
+	}
+	s.mesosUI = cmp.Or(s.mesosUI, scheme+at)
 	if s.master, err = findMaster(at); err != nil {
 		return err
 	}
@@ -371,7 +405,7 @@ func runUp(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 	g.Go(func() error { return m.run(ctx) })
 	g.Go(func() error { return a.run(ctx) })
 	g.Go(func() error { return s.run(ctx) })
-	log.Info("the cluster is up", "mesos", "http://"+at, "marathon", "http://"+within(s.at), "state", cmp.Or(dir, "in memory"))
+	log.Info("the cluster is up", "mesos", scheme+at, "marathon", "http://"+within(s.at), "state", cmp.Or(dir, "in memory"))
 	return g.Wait()
 }
 

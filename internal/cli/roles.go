@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"math"
@@ -48,6 +49,8 @@ type masterRole struct {
 	core     master.Config
 	election server.Election // nil: there is one master
 	auth     server.Auth
+	limits   *server.Limits
+	tls      *peerTLS
 	consul   string
 	log      *slog.Logger
 }
@@ -57,15 +60,16 @@ func (r *masterRole) run(ctx context.Context) error {
 	var s *server.Server
 	started := time.Now()
 	pages := web.MasterPage(func(ctx context.Context, filter string) (*web.Cluster, error) {
-		snapshot, err := s.Snapshot(ctx)
+		snapshot, err := s.Visible(ctx)
 		if err != nil {
 			return nil, err
 		}
 		return clusterView(snapshot, r.cluster, r.at.advertise.String(), started, filter), nil
 	})
+	listener, dial := r.tls.wrap(r.at.listener)
 	s, err := server.New(server.Config{
-		Listener: r.at.listener, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
-		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election, Auth: r.auth,
+		Listener: listener, Dial: dial, Auth: r.auth, Limits: r.limits, Advertise: r.at.advertise, Hostname: r.hostname, Cluster: r.cluster, Store: r.store,
+		Core: r.core, Version: mesosVersion, Log: r.log, Pages: pages, Election: r.election,
 	})
 	if err != nil {
 		return err
@@ -311,7 +315,10 @@ type marathonRole struct {
 	webUI    string
 	store    store.Store
 	core     marathon.Config
+	self     identity    // to the master
+	tls      *tls.Config // to the master; nil: plain text
 	consul   string
+	secrets  runner.Secrets // nil: none
 	log      *slog.Logger
 }
 
@@ -319,12 +326,13 @@ func (r *marathonRole) run(ctx context.Context) error {
 	defer r.store.Close()
 	defer r.master.Close()
 	r.core.NewID, r.core.Role = func() string { return uuid.New().String() }, r.role
-	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log})
+	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log, Secrets: r.secrets})
 	if err != nil {
 		return err
 	}
 	client := scheduler.New(scheduler.Config{
 		Framework: r.framework(run.FrameworkID()), Master: r.master.Address, Log: r.log,
+		Principal: r.self.principal, Secret: r.self.secret, Dial: dialer(r.tls),
 	})
 	api := marathonapi.New(marathonapi.Config{
 		Runner: run, Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
@@ -348,6 +356,9 @@ func (r *marathonRole) framework(id string) *mesosv1.FrameworkInfo {
 	f := &mesosv1.FrameworkInfo{
 		User: new("root"), Name: &r.name, Hostname: &r.hostname, Checkpoint: new(true), FailoverTimeout: new(float64(7 * 24 * 3600)),
 		Roles: []string{r.role}, WebuiUrl: new(cmp.Or(r.webUI, "http://"+r.at.advertise.String())),
+	}
+	if r.self.principal != "" {
+		f.Principal = &r.self.principal
 	}
 	if id != "" {
 		f.Id = &mesosv1.FrameworkID{Value: &id}

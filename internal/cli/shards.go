@@ -149,13 +149,9 @@ func readTLS(cert, key, ca string, requireClient bool) (*peerTLS, error) {
 		client: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{own}},
 	}
 	if ca != "" {
-		text, err := os.ReadFile(ca)
+		pool, err := authorities(ca)
 		if err != nil {
-			return nil, exit(exitUsage, "--tls-ca: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(text) {
-			return nil, exit(exitUsage, "--tls-ca: %s holds no certificate", ca)
+			return nil, err
 		}
 		t.client.RootCAs, t.server.ClientCAs = pool, pool
 	}
@@ -163,6 +159,19 @@ func readTLS(cert, key, ca string, requireClient bool) (*peerTLS, error) {
 		t.server.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return t, nil
+}
+
+// authorities reads the certificates that --tls-ca names.
+func authorities(ca string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, exit(exitUsage, "--tls-ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, exit(exitUsage, "--tls-ca: %s holds no certificate", ca)
+	}
+	return pool, nil
 }
 
 // wrap protects a listener and gives what dials; a nil one leaves both as they

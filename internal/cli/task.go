@@ -144,11 +144,11 @@ func taskLogs(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	q := url.Values{"task": {id}, "tail": {strconv.Itoa(v.GetInt("tail"))}, "follow": {strconv.FormatBool(v.GetBool("follow"))}}
-	req, err := http.NewRequestWithContext(cmd.Context(), "GET", "http://"+agent+"/logs?"+q.Encode(), nil)
+	req, err := http.NewRequestWithContext(cmd.Context(), "GET", c.url(agent, "/logs?"+q.Encode()), nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Transport: c.http.Transport}).Do(req) // without a limit of time
 	if err != nil {
 		return agentUnreachable(agent, err)
 	}
@@ -203,7 +203,7 @@ func taskExec(cmd *cobra.Command, args []string) error {
 	}
 	tty := v.GetBool("tty")
 	q := url.Values{"task": {id}, "arg": args[1:], "tty": {strconv.FormatBool(tty)}, "user": {v.GetString("user")}}
-	conn, r, err := upgrade(cmd.Context(), agent, "/exec?"+q.Encode())
+	conn, r, err := c.upgrade(cmd.Context(), agent, "/exec?"+q.Encode())
 	if err != nil {
 		return err
 	}
@@ -224,8 +224,12 @@ func taskExec(cmd *cobra.Command, args []string) error {
 }
 
 // upgrade asks for a stream of frames in both directions.
-func upgrade(ctx context.Context, host, path string) (net.Conn, *bufio.Reader, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
+func (c *client) upgrade(ctx context.Context, host, path string) (net.Conn, *bufio.Reader, error) {
+	dial := (&net.Dialer{}).DialContext
+	if strings.HasPrefix(c.url(host, path), "https:") {
+		dial = dialer(c.tls)
+	}
+	conn, err := dial(ctx, "tcp", host)
 	if err != nil {
 		return nil, nil, agentUnreachable(host, err)
 	}

@@ -96,6 +96,8 @@ func (a *API) route(w http.ResponseWriter, r *http.Request, parts []string) erro
 		return a.deployments(w, r, rest)
 	case "queue":
 		return a.queue(w, r, rest)
+	case "pods":
+		return a.pods(w, r, rest)
 	case "groups":
 		return a.groups(w, r, rest)
 	case "events":

@@ -67,7 +67,11 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-func (s *site) Accept(_ []string, agent string, specs []task.Spec, _ time.Duration) {
+func (s *site) Accept(_ []string, agent string, l task.Launch, _ time.Duration) {
+	specs := l.Tasks
+	for _, g := range l.Groups {
+		specs = append(specs, g.Tasks...)
+	}
 	for i := range specs {
 		s.r.Update(specs[i].Key.ID, agent, task.Status{State: task.Running, Time: time.Now(), Container: &task.ContainerStatus{Addresses: []string{"10.0.0.9"}}})
 	}
@@ -501,7 +505,7 @@ func TestGroupsAreRefused(t *testing.T) {
 		`{"id":"/x"}`: "an app and a group cannot share an ID",
 		`{"id":"/g","apps":[{"id":"a","cmd":"x","dependencies":["b"]},{"id":"b","cmd":"x","dependencies":["a"]}]}`:                                   "circle",
 		`{"id":"/g","groups":[{"id":"h","dependencies":["../a"],"apps":[{"id":"b","cmd":"x"}]}],"apps":[{"id":"a","cmd":"x","dependencies":["h"]}]}`: "circle",
-		`{"id":"/g","pods":[{"id":"a"}]}`: "/pods",
+		`{"id":"/g","pods":[{"id":"a"}]}`: `"path":"/pods(0)/containers"`,
 		`{"id":"/g","scaleBy":-1}`:        "/scaleBy",
 	} {
 		s.want("PUT", "/v2/groups", body, 422, part)
@@ -529,8 +533,7 @@ func TestService(t *testing.T) {
 	s.want("GET", "/ping", "", 200, "pong")
 	s.want("GET", "/v2/plugins", "", 200, `{"plugins":[]}`)
 	s.want("GET", "/v2/pods/", "", 200, "[]")
-	s.want("HEAD", "/v2/pods", "", 404, "")
-	s.want("POST", "/v2/pods", "{}", 404, "Pods are not supported")
+	s.want("HEAD", "/v2/pods", "", 200, "")
 	s.want("GET", "/metrics", "", 200, `"service.mesosphere.marathon.app.count"`)
 	s.want("GET", "/", "", 404, "URI not found")
 	s.want("POST", "/v2/events", "", 405, "")

@@ -139,7 +139,8 @@ func (a *API) writeApps(w http.ResponseWriter, r *http.Request, key string, want
 }
 
 // appsOf copies the instances only if they are to be shown.
-func appsOf(c *marathon.Core, want func(*marathon.App) bool, embed func(string) bool) []marathon.AppView {
+func appsOf(c *marathon.Core, wanted func(*marathon.App) bool, embed func(string) bool) []marathon.AppView {
+	want := func(d *marathon.App) bool { return !d.IsPod() && (wanted == nil || wanted(d)) }
 	if embed("tasks") || embed("failures") || embed("taskStats") {
 		return c.Apps(time.Now(), want)
 	}
@@ -193,7 +194,7 @@ func (a *API) view(r *http.Request, id string) (marathon.AppView, error) {
 	found := false
 	v, err := see(r, a, func(c *marathon.Core) marathon.AppView {
 		v, ok := c.App(time.Now(), id)
-		found = ok
+		found = ok && !v.App.IsPod()
 		return v
 	})
 	if err == nil && !found {
@@ -298,8 +299,8 @@ func (a *API) definition(r *http.Request, id string) (*marathon.App, error) {
 		def, _ := c.Definition(id)
 		return def
 	})
-	if err == nil && def == nil {
-		err = appNotFound(id)
+	if err == nil && (def == nil || def.IsPod()) {
+		return nil, appNotFound(id)
 	}
 	return def, err
 }
@@ -353,6 +354,9 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
 	case http.MethodPut, http.MethodPatch:
 		return a.putApp(w, r, id)
 	case http.MethodDelete:
+		if _, err := a.definition(r, id); err != nil {
+			return err
+		}
 		return a.deploy(w, r, marathon.Change{Delete: []string{id}, Force: true, Expect: ifMatch(r, id)}) // as AppsResource.scala has it
 	}
 	return notAllowed(r)
@@ -448,6 +452,9 @@ func (a *API) restart(w http.ResponseWriter, r *http.Request, id string) error {
 }
 
 func (a *API) versions(w http.ResponseWriter, r *http.Request, id, version string) error {
+	if _, err := a.definition(r, id); err != nil {
+		return err
+	}
 	if version != "" {
 		def, err := a.earlier(r, id, version)
 		if err != nil {

@@ -16,13 +16,13 @@ import (
 
 // groupInfo is a part of the tree of apps.
 type groupInfo struct {
-	ID           string       `json:"id"`
-	Apps         []appInfo    `json:"apps,omitzero"`
-	Pods         []any        `json:"pods"`
-	Groups       []*groupInfo `json:"groups,omitzero"`
-	Dependencies []string     `json:"dependencies"`
-	Version      string       `json:"version"`
-	EnforceRole  bool         `json:"enforceRole"`
+	ID           string          `json:"id"`
+	Apps         []appInfo       `json:"apps,omitzero"`
+	Pods         []*marathon.Pod `json:"pods"`
+	Groups       []*groupInfo    `json:"groups,omitzero"`
+	Dependencies []string        `json:"dependencies"`
+	Version      string          `json:"version"`
+	EnforceRole  bool            `json:"enforceRole"`
 }
 
 // groups routes on the end of the path: IDs hold slashes.
@@ -55,7 +55,7 @@ func groupNotFound(id string) error { return missing("Group '" + id + "' does no
 
 // subtree is a group as it is now.
 type subtree struct {
-	views   []marathon.AppView
+	views   []marathon.AppView // apps, then pods
 	records []marathon.Group
 	known   bool
 }
@@ -63,7 +63,9 @@ type subtree struct {
 func (a *API) subtree(r *http.Request, id string, embed func(string) bool) (subtree, error) {
 	t, err := see(r, a, func(c *marathon.Core) (t subtree) {
 		t.records, t.known = c.Groups(id)
-		t.views = appsOf(c, below(id), embed)
+		inside := below(id)
+		t.views = appsOf(c, inside, embed)
+		t.views = append(t.views, c.Summaries(time.Now(), func(d *marathon.App) bool { return d.IsPod() && inside(d) })...)
 		return t
 	})
 	if err == nil && !t.known {
@@ -89,15 +91,17 @@ func (a *API) groupApps(w http.ResponseWriter, r *http.Request, id string) error
 	if err != nil {
 		return err
 	}
-	list := make([]appInfo, len(t.views))
+	list := []appInfo{}
 	for i := range t.views {
-		list[i] = describe(&t.views[i], embed)
+		if !t.views[i].App.IsPod() {
+			list = append(list, describe(&t.views[i], embed))
+		}
 	}
 	return answer(w, http.StatusOK, list)
 }
 
 // groupEmbeds says what of a group is to be shown; without a word of it, all.
-func groupEmbeds(list []string) (apps, groups bool) {
+func groupEmbeds(list []string) (apps, pods, groups bool) {
 	named := false
 	for _, e := range list {
 		switch {
@@ -105,19 +109,22 @@ func groupEmbeds(list []string) (apps, groups bool) {
 			apps, named = true, true
 		case e == "group.groups":
 			groups, named = true, true
-		case e == "group.pods":
-			named = true
+		case strings.HasPrefix(e, "group.pods"):
+			pods, named = true, true
 		}
 	}
-	return apps || !named, groups || !named
+	return apps || !named, pods || !named, groups || !named
 }
 
-func (g *groupInfo) prune(apps, groups bool) {
+func (g *groupInfo) prune(apps, pods, groups bool) {
+	if !pods {
+		g.Pods = []*marathon.Pod{}
+	}
 	if !apps {
 		g.Apps = nil
 	}
 	for _, sub := range g.Groups {
-		sub.prune(apps, groups)
+		sub.prune(apps, pods, groups)
 	}
 	if !groups {
 		g.Groups = nil
@@ -253,7 +260,7 @@ func tree(root string, views []marathon.AppView, records []marathon.Group, embed
 		if g := groups[id]; g != nil {
 			return g
 		}
-		g := &groupInfo{ID: id, Apps: []appInfo{}, Pods: []any{}, Groups: []*groupInfo{}, Dependencies: []string{}, Version: marathon.Timestamp(time.Unix(0, 0))}
+		g := &groupInfo{ID: id, Apps: []appInfo{}, Pods: []*marathon.Pod{}, Groups: []*groupInfo{}, Dependencies: []string{}, Version: marathon.Timestamp(time.Unix(0, 0))}
 		groups[id] = g
 		if id != root {
 			parent := get(path.Dir(id))
@@ -264,7 +271,11 @@ func tree(root string, views []marathon.AppView, records []marathon.Group, embed
 	top := get(root)
 	for i := range views {
 		g := get(path.Dir(views[i].App.ID))
-		g.Apps = append(g.Apps, describe(&views[i], embed))
+		if views[i].App.IsPod() {
+			g.Pods = append(g.Pods, views[i].App.PodDefinition())
+		} else {
+			g.Apps = append(g.Apps, describe(&views[i], embed))
+		}
 		g.Version = max(g.Version, views[i].App.Version)
 		top.Version = max(top.Version, views[i].App.Version)
 	}

@@ -33,7 +33,9 @@ type stepInfo struct {
 }
 
 type actionInfo struct {
-	marathon.Action
+	Action    string                     `json:"action"`
+	App       string                     `json:"app,omitempty"`
+	Pod       string                     `json:"pod,omitempty"`
 	Readiness []marathon.ReadinessResult `json:"readinessCheckResults"`
 }
 
@@ -47,13 +49,21 @@ func stepsOf(steps [][]marathon.Action) []stepInfo {
 
 func describeDeployment(d *marathon.Deployment, readiness func(app string) []marathon.ReadinessResult) deploymentInfo {
 	out := deploymentInfo{
-		ID: d.ID, Version: d.Version, AffectedApps: d.Apps(), AffectedPods: []string{}, Steps: stepsOf(d.Steps),
+		ID: d.ID, Version: d.Version, AffectedApps: d.Touched(false), AffectedPods: d.Touched(true), Steps: stepsOf(d.Steps),
 		CurrentActions: []actionInfo{}, CurrentStep: d.Current + 1, TotalSteps: len(d.Steps),
 	}
 	if d.Current < len(d.Steps) {
 		for _, act := range d.Steps[d.Current] {
-			out.CurrentActions = append(out.CurrentActions, actionInfo{act, readiness(act.App)})
+			out.CurrentActions = append(out.CurrentActions, describeAction(act, readiness))
 		}
+	}
+	return out
+}
+
+func describeAction(act marathon.Action, readiness func(app string) []marathon.ReadinessResult) actionInfo {
+	out := actionInfo{Action: act.Name(), App: act.App, Readiness: readiness(act.App)}
+	if act.Pod {
+		out.App, out.Pod = "", act.App
 	}
 	return out
 }
@@ -122,7 +132,8 @@ func (a *API) promote(w http.ResponseWriter, r *http.Request, id string) error {
 }
 
 type queueItem struct {
-	App       *marathon.App  `json:"app"`
+	App       *marathon.App  `json:"app,omitempty"`
+	Pod       *marathon.Pod  `json:"pod,omitempty"`
 	Count     int            `json:"count"`
 	Role      string         `json:"role"`
 	Delay     map[string]any `json:"delay"`
@@ -166,6 +177,9 @@ func (a *API) listQueue(w http.ResponseWriter, r *http.Request) error {
 				Delay:     map[string]any{"timeLeftSeconds": int(v.Delay.Seconds()), "overdue": v.Delay <= 0},
 				Processed: processed(&v.Refused),
 			})
+			if v.App.IsPod() {
+				list[len(list)-1].App, list[len(list)-1].Pod = nil, v.App.PodDefinition()
+			}
 			if offers {
 				list[len(list)-1].Unused = unusedOffers(v.Refused.Unused)
 			}
@@ -245,10 +259,6 @@ func (a *API) service(w http.ResponseWriter, r *http.Request, name string, rest 
 		return a.subscriptions(w, r)
 	case name == "plugins" && len(rest) == 0:
 		return answer(w, http.StatusOK, map[string]any{"plugins": []any{}})
-	case name == "pods" && len(rest) == 0 && r.Method == http.MethodGet:
-		return answer(w, http.StatusOK, []any{})
-	case name == "pods":
-		return &status{http.StatusNotFound, "Pods are not supported"}
 	}
 	return &status{http.StatusNotFound, "URI not found"}
 }

@@ -129,7 +129,9 @@ func (a *API) listTasks(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) writeTasks(w http.ResponseWriter, r *http.Request, want func(*marathon.App) bool, states []string) error {
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Apps(time.Now(), want) })
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView {
+		return c.Apps(time.Now(), func(d *marathon.App) bool { return !d.IsPod() && (want == nil || want(d)) })
+	})
 	if err != nil {
 		return err
 	}

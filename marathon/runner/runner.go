@@ -18,7 +18,7 @@ import (
 // Driver is what Marathon needs of a master: mesos/scheduler's Client is one.
 // Its methods never block.
 type Driver interface {
-	Accept(offers []string, agent string, specs []task.Spec, refuse time.Duration)
+	Accept(offers []string, agent string, l task.Launch, refuse time.Duration)
 	Decline(offers []string, refuse time.Duration)
 	Kill(taskID, agent string, grace *time.Duration)
 	Acknowledge(taskID, agent string, uuid task.UUID)
@@ -32,6 +32,10 @@ type Config struct {
 	Core  marathon.Config
 	Store store.Store
 	Log   *slog.Logger // nil: slog.Default
+
+	// Secrets has the values of apps' secrets; nil: there are none, and apps that
+	// name some wait.
+	Secrets Secrets
 }
 
 // ErrStopped is what calls get after Run has returned.
@@ -146,7 +150,7 @@ func apply(core *marathon.Core, batch []message) (fx []marathon.Effect, refused 
 func (r *Runner) dispatch(e marathon.Effect) {
 	switch e := e.(type) {
 	case marathon.Accept:
-		r.driver.Accept(e.Offers, e.Agent, e.Specs, e.Refuse)
+		r.driver.Accept(e.Offers, e.Agent, e.Launch, e.Refuse)
 	case marathon.Decline:
 		r.driver.Decline(e.Offers, e.Refuse)
 	case marathon.Acknowledge:
@@ -161,6 +165,8 @@ func (r *Runner) dispatch(e marathon.Effect) {
 		r.driver.Suppress()
 	case marathon.Check:
 		r.checks.put(r.checks.health(e))
+	case marathon.AskSecrets:
+		r.checks.put(r.secrets(e))
 	case marathon.CheckReady:
 		r.checks.put(r.checks.ready(e))
 	case marathon.Event:

@@ -36,7 +36,11 @@ func (d *fakeDriver) note(call string) {
 	d.calls = append(d.calls, call)
 }
 
-func (d *fakeDriver) Accept(_ []string, agent string, specs []task.Spec, _ time.Duration) {
+func (d *fakeDriver) Accept(_ []string, agent string, l task.Launch, _ time.Duration) {
+	specs := l.Tasks
+	for _, g := range l.Groups {
+		specs = append(specs, g.Tasks...)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.note("accept")

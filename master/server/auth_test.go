@@ -293,7 +293,9 @@ func TestFrameworkACLs(t *testing.T) {
 	}
 	resp, text := call(`{"type":"ACCEPT","framework_id":{"value":"` + id + `"},"accept":{"offer_ids":[{"value":"` + offer.path("id", "value").(string) + `"}],"operations":[
 		{"type":"RESERVE","id":{"value":"op"},"reserve":{"resources":[{"name":"mem","type":"SCALAR","scalar":{"value":1},"allocation_info":{"role":"web"},"reservations":[{"type":"DYNAMIC","role":"web","principal":"web"}]}]}},
-		{"type":"LAUNCH","launch":{"task_infos":[` + task("root", "") + `,` + task("www", `,"user":"www"`) + `]}}]}}`)
+		{"type":"LAUNCH","launch":{"task_infos":[` + task("root", "") + `,` + task("www", `,"user":"www"`) + `]}},
+		{"type":"LAUNCH_GROUP","launch_group":{"executor":{"type":"DEFAULT","executor_id":{"value":"g"},"resources":[]},"task_group":{"tasks":[` +
+		task("g1", `,"user":"www"`) + `,` + task("g2", "") + `]}}}]}}`)
 	if resp.StatusCode != http.StatusAccepted {
 		t.Fatalf("%s %s", resp.Status, text)
 	}
@@ -305,6 +307,12 @@ func TestFrameworkACLs(t *testing.T) {
 	if refused["state"] != "TASK_ERROR" || refused["reason"] != "REASON_TASK_UNAUTHORIZED" || refused.path("task_id", "value") != "root" ||
 		refused["message"] != "Task 'root' is not authorized to launch task root of framework "+id+" under user 'root'" {
 		t.Errorf("the task of root: %v", refused)
+	}
+	for range 2 {
+		refused := value(f.next(t, "UPDATE").path("update", "status").(map[string]any))
+		if refused["reason"] != "REASON_TASK_GROUP_UNAUTHORIZED" || !strings.HasPrefix(refused["message"].(string), "Task 'g2' is not authorized") {
+			t.Errorf("the group with a task of root: %v", refused)
+		}
 	}
 	m.until(t, "the task of www", func(s *master.Snapshot) bool {
 		return slices.ContainsFunc(s.Frameworks, func(f master.FrameworkView) bool { return len(f.Tasks) == 1 && f.Tasks[0].Key.ID == "www" })
@@ -488,6 +496,18 @@ func TestViewACLs(t *testing.T) {
 		if seen = string(record); strings.Contains(seen, "secret") {
 			t.Fatalf("the viewer hears of %s", seen)
 		}
+	}
+}
+
+// TestAgentACL: agents that may not register are not heard.
+func TestAgentACL(t *testing.T) {
+	m := secure(t, `{"register_agents":[{"principals":{"type":"ANY"},"agents":{"type":"NONE"}}]}`)
+	a := startGenuine(t, m)
+	a.send(genuineRegistration())
+	a.back("S1", nil)
+	m.until(t, "two messages dropped", func(*master.Snapshot) bool { return m.tally.dropped.Load() == 2 })
+	if snap, err := m.Snapshot(context.Background()); err != nil || len(snap.Agents) != 0 {
+		t.Errorf("%d agents, %v", len(snap.Agents), err)
 	}
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -42,33 +43,37 @@ func (s *Server) registrationProblem(f *master.FrameworkInfo) string {
 	return fmt.Sprintf("Not authorized to register framework %s with roles { %s }", f.ID, strings.Join(f.Roles, ", "))
 }
 
-// forbidLaunches refuses the launches of tasks that a framework may not run; of
-// a group, all if it may not run one.
-func (s *Server) forbidLaunches(f *master.FrameworkInfo, tasks []*mesosv1.TaskInfo, launches []master.Launch) {
+// forbidLaunches refuses the launches as users that a framework may not run
+// tasks as; of a group all, if it may not run one. The users are those of the
+// launches, before their executors are filled in.
+func (s *Server) forbidLaunches(f *master.FrameworkInfo, users []string, launches []master.Launch) {
 	acls := s.cfg.Auth.ACLs
 	if acls == nil {
 		return
 	}
-	for i, t := range tasks {
-		user := taskUserOf(t, f.User)
+	for i, user := range users {
 		if acls.Allows(frameworkSubject(f), authz.RunTask, user) {
 			continue
 		}
-		id := t.GetTaskId().GetValue()
+		id := launches[i].ID
 		why := fmt.Sprintf("Task '%s' is not authorized to launch task %s of framework %s under user '%s'", id, id, f.ID, user)
 		launches[i].Invalid, launches[i].Unauthorized = why, true
 	}
 }
 
-// taskUserOf is whom a task will run as.
-func taskUserOf(t *mesosv1.TaskInfo, frameworkUser string) string {
-	switch {
-	case t.GetCommand() != nil && t.Command.User != nil:
-		return t.Command.GetUser()
-	case t.GetExecutor().GetCommand() != nil && t.Executor.Command.User != nil:
-		return t.Executor.Command.GetUser()
+// usersOf are whom tasks will run as.
+func usersOf(tasks []*mesosv1.TaskInfo, frameworkUser string) []string {
+	out := make([]string, len(tasks))
+	for i, t := range tasks {
+		out[i] = frameworkUser
+		switch {
+		case t.GetCommand() != nil && t.Command.User != nil:
+			out[i] = t.Command.GetUser()
+		case t.GetExecutor().GetCommand() != nil && t.Executor.Command.User != nil:
+			out[i] = t.Executor.Command.GetUser()
+		}
 	}
-	return frameworkUser
+	return out
 }
 
 // forbidden says whether somebody may not do an operation
@@ -114,6 +119,15 @@ func operationObjects(op *resources.Operation) (action authz.Action, objects []s
 		objects = append(objects, o)
 	}
 	return action, objects
+}
+
+// mayRegister says whether agents may register that have proven nothing
+// (master.cpp, registerSlave).
+func (s *Server) mayRegister() error {
+	if s.cfg.Auth.ACLs.Allows(authz.Subject{}, authz.RegisterAgent) {
+		return nil
+	}
+	return errors.New("it is not authorized to register an agent")
 }
 
 // mayEnd says whether the one who asks may end a framework, and that there is

@@ -29,7 +29,7 @@ func BenchmarkTasks(b *testing.B) {
 				launched++
 				specs = append(specs, sleeper(b, id, "task-"+strconv.Itoa(launched), o.Role))
 			}
-			f.Accept([]string{o.ID}, o.Agent, specs, 0)
+			f.Accept([]string{o.ID}, o.Agent, task.Launch{Tasks: specs}, 0)
 		}
 		e := <-f.events
 		switch e.kind {

@@ -109,13 +109,15 @@ func (s *Server) accept(st *stream, framework string, a *schedulerv1.Call_Accept
 		switch op.GetType() {
 		case mesosv1.Offer_Operation_LAUNCH:
 			tasks, n := op.GetLaunch().GetTaskInfos(), len(cmd.Launches)
+			users := usersOf(tasks, info.User)
 			complete(tasks)
 			cmd.Launches = s.launches(framework, cmd.Launches, op, role)
-			s.forbidLaunches(info, tasks, cmd.Launches[n:])
+			s.forbidLaunches(info, users, cmd.Launches[n:])
 		case mesosv1.Offer_Operation_LAUNCH_GROUP:
 			n := len(cmd.Launches)
+			users := usersOf(op.GetLaunchGroup().GetTaskGroup().GetTasks(), info.User)
 			cmd.Launches = s.group(framework, cmd.Launches, op, role)
-			s.forbidLaunches(info, op.GetLaunchGroup().GetTaskGroup().GetTasks(), cmd.Launches[n:])
+			s.forbidLaunches(info, users, cmd.Launches[n:])
 		default:
 			ch := (&requester{framework: info, role: role}).change(op)
 			if ch.Invalid == "" && s.forbidden(frameworkSubject(info), &ch) {

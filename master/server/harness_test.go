@@ -300,6 +300,6 @@ func (f *testFramework) launch(t testing.TB, framework string, ids ...string) ta
 	for i, id := range ids {
 		specs[i] = sleeper(t, framework, id, o.Role)
 	}
-	f.Accept([]string{o.ID}, o.Agent, specs, 0)
+	f.Accept([]string{o.ID}, o.Agent, task.Launch{Tasks: specs}, 0)
 	return o
 }

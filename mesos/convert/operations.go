@@ -43,6 +43,24 @@ func Operation(in *mesosv1.Offer_Operation) (resources.Operation, error) {
 	return op, err
 }
 
+// OperationTo is the inverse of Operation, for reservations and volumes.
+func OperationTo(op *resources.Operation) *mesosv1.Offer_Operation {
+	target := ResourcesTo(op.Target, Stack)
+	switch op.Kind {
+	case resources.OpReserve:
+		return &mesosv1.Offer_Operation{
+			Type:    mesosv1.Offer_Operation_RESERVE.Enum(),
+			Reserve: &mesosv1.Offer_Operation_Reserve{Resources: target, Source: ResourcesTo(op.Source, Stack)},
+		}
+	case resources.OpUnreserve:
+		return &mesosv1.Offer_Operation{Type: mesosv1.Offer_Operation_UNRESERVE.Enum(), Unreserve: &mesosv1.Offer_Operation_Unreserve{Resources: target}}
+	case resources.OpCreate:
+		return &mesosv1.Offer_Operation{Type: mesosv1.Offer_Operation_CREATE.Enum(), Create: &mesosv1.Offer_Operation_Create{Volumes: target}}
+	default:
+		return &mesosv1.Offer_Operation{Type: mesosv1.Offer_Operation_DESTROY.Enum(), Destroy: &mesosv1.Offer_Operation_Destroy{Volumes: target}}
+	}
+}
+
 // CheckpointedTo writes resources in the oldest format that can tell them:
 // stacks only where a reservation refines another.
 func CheckpointedTo(in resources.Resources) []*mesosv1.Resource {

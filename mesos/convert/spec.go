@@ -538,6 +538,12 @@ func volumeTo(v *task.Volume) *mesosv1.Volume {
 	if v.ReadOnly {
 		out.Mode = mesosv1.Volume_RO.Enum()
 	}
+	if v.Sandbox != "" {
+		out.Source = &mesosv1.Volume_Source{Type: mesosv1.Volume_Source_SANDBOX_PATH.Enum(), SandboxPath: &mesosv1.Volume_Source_SandboxPath{
+			Type: mesosv1.Volume_Source_SandboxPath_PARENT.Enum(), Path: new("volumes/" + v.Sandbox),
+		}}
+		return out
+	}
 	if v.Name == "" {
 		out.HostPath = &v.Host
 		return out

@@ -9,8 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,6 +24,7 @@ import (
 type caller struct {
 	master string
 	header string
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	log    *slog.Logger
 	fail   context.CancelFunc
 
@@ -36,11 +37,14 @@ type caller struct {
 	closed  bool
 }
 
-func newCaller(master, stream string, log *slog.Logger, fail context.CancelFunc) *caller {
-	c := &caller{master: master, log: log, fail: fail}
+func newCaller(master, stream string, cfg *Config, fail context.CancelFunc) *caller {
+	c := &caller{master: master, dial: cfg.Dial, log: cfg.Log, fail: fail}
 	c.ready.L = &c.mu
 	c.header = "POST " + apiPath + " HTTP/1.1\r\nHost: " + master + "\r\nContent-Type: " + contentType +
 		"\r\nMesos-Stream-Id: " + stream + "\r\nContent-Length: "
+	if proof := cfg.proof(); proof != "" {
+		c.header = strings.Replace(c.header, "\r\nContent-Length: ", "\r\nAuthorization: "+proof+"\r\nContent-Length: ", 1)
+	}
 	return c
 }
 
@@ -103,7 +107,7 @@ func (c *caller) run(ctx context.Context) {
 }
 
 func (c *caller) pump(ctx context.Context) error {
-	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", c.master)
+	conn, err := c.dial(ctx, "tcp", c.master)
 	if err != nil {
 		return err
 	}

@@ -24,16 +24,25 @@ func filters(refuse time.Duration) *mesosv1.Filters {
 	return &mesosv1.Filters{RefuseSeconds: new(refuse.Seconds())}
 }
 
-// Accept launches tasks on offers of one agent and role; the rest of the offers
-// is refused for the time.
-func (c *Client) Accept(offers []string, agent string, specs []task.Spec, refuse time.Duration) {
-	launch := &mesosv1.Offer_Operation_Launch{}
-	for i := range specs {
-		launch.TaskInfos = append(launch.TaskInfos, convert.TaskInfo(&specs[i], agent))
+// Accept uses offers of one agent and role; the rest of them is refused for the
+// time.
+func (c *Client) Accept(offers []string, agent string, l task.Launch, refuse time.Duration) {
+	var ops []*mesosv1.Offer_Operation
+	for i := range l.Changes {
+		ops = append(ops, convert.OperationTo(&l.Changes[i]))
+	}
+	if len(l.Tasks) > 0 {
+		launch := &mesosv1.Offer_Operation_Launch{}
+		for i := range l.Tasks {
+			launch.TaskInfos = append(launch.TaskInfos, convert.TaskInfo(&l.Tasks[i], agent))
+		}
+		ops = append(ops, &mesosv1.Offer_Operation{Type: mesosv1.Offer_Operation_LAUNCH.Enum(), Launch: launch})
+	}
+	for i := range l.Groups {
+		ops = append(ops, convert.LaunchGroup(&l.Groups[i], agent))
 	}
 	c.send(&schedulerv1.Call{Type: schedulerv1.Call_ACCEPT.Enum(), Accept: &schedulerv1.Call_Accept{
-		OfferIds: offerIDs(offers), Filters: filters(refuse),
-		Operations: []*mesosv1.Offer_Operation{{Type: mesosv1.Offer_Operation_LAUNCH.Enum(), Launch: launch}},
+		OfferIds: offerIDs(offers), Filters: filters(refuse), Operations: ops,
 	}})
 }
 

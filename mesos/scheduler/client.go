@@ -3,6 +3,7 @@ package scheduler
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,11 @@ type Config struct {
 	// Master finds the leading master, as host:port.
 	Master func(context.Context) (string, error)
 	Log    *slog.Logger // nil: slog.Default
+	// Principal and Secret prove who the framework is (HTTP basic); "": it proves
+	// nothing.
+	Principal, Secret string
+	// Dial connects to a master; nil: plain TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Retry is the longest pause between attempts to subscribe. 0: 5s.
 	Retry time.Duration
 }
@@ -73,6 +79,14 @@ type Client struct {
 	calls *caller // nil while not subscribed
 }
 
+// proof is the header that says who the framework is, "" for none.
+func (c *Config) proof() string {
+	if c.Principal == "" {
+		return ""
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Principal+":"+c.Secret))
+}
+
 // New returns a client that has not started.
 func New(cfg Config) *Client {
 	if cfg.Log == nil {
@@ -81,9 +95,12 @@ func New(cfg Config) *Client {
 	if cfg.Retry <= 0 {
 		cfg.Retry = 5 * time.Second
 	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	transport := &http.Transport{
-		DisableCompression: true, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext, ResponseHeaderTimeout: answerTime,
+		DisableCompression: true, DialContext: cfg.Dial, ResponseHeaderTimeout: answerTime,
 	}
 	return &Client{cfg: cfg, log: cfg.Log, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
 }
@@ -135,7 +152,7 @@ func (c *Client) session(ctx context.Context, h Handler) error {
 		return err
 	}
 	defer resp.Body.Close()
-	calls := newCaller(master, resp.Header.Get("Mesos-Stream-Id"), c.log, cancel)
+	calls := newCaller(master, resp.Header.Get("Mesos-Stream-Id"), &c.cfg, cancel)
 	defer calls.close()
 	return c.read(ctx, resp.Body, calls, h)
 }
@@ -176,6 +193,9 @@ func (c *Client) post(ctx context.Context, master string, body []byte) (*http.Re
 	}
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Accept", contentType)
+	if proof := c.cfg.proof(); proof != "" {
+		req.Header.Set("Authorization", proof)
+	}
 	return c.http.Do(req)
 }
 

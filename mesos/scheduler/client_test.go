@@ -315,7 +315,7 @@ func TestCalls(t *testing.T) {
 	s := m.next()
 	s.subscribed(15)
 	c.hears("subscribed f1 m1")
-	c.Accept([]string{"o1", "o2"}, "a1", []task.Spec{{Key: task.Key{Framework: "f1", ID: "t1"}, Name: "n"}}, 5*time.Second)
+	c.Accept([]string{"o1", "o2"}, "a1", task.Launch{Tasks: []task.Spec{{Key: task.Key{Framework: "f1", ID: "t1"}, Name: "n"}}}, 5*time.Second)
 	c.Decline([]string{"o3"}, time.Hour)
 	c.Kill("t1", "a1", new(3*time.Second))
 	c.Kill("t2", "", nil)
