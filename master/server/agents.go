@@ -70,9 +70,6 @@ func (s *Server) message(m libprocess.Message) error {
 // registerAgent is master/validation.cpp, registerSlave.
 func (s *Server) registerAgent(m libprocess.Message) error {
 	s.tally.message(messageRegister)
-	if err := s.mayRegister(); err != nil {
-		return err
-	}
 	in := &messages.RegisterSlaveMessage{}
 	if err := proto.Unmarshal(m.Body, in); err != nil {
 		return err
@@ -177,9 +174,6 @@ func setCapabilities(a *master.AgentInfo, caps []*mesosv1.AgentInfo_Capability) 
 
 func (s *Server) reregisterAgent(m libprocess.Message) error {
 	s.tally.message(messageReregister)
-	if err := s.mayRegister(); err != nil {
-		return err
-	}
 	in := &messages.ReregisterSlaveMessage{}
 	if err := proto.Unmarshal(m.Body, in); err != nil {
 		return err

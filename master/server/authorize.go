@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -119,15 +118,6 @@ func operationObjects(op *resources.Operation) (action authz.Action, objects []s
 		objects = append(objects, o)
 	}
 	return action, objects
-}
-
-// mayRegister says whether agents may register that have proven nothing
-// (master.cpp, registerSlave).
-func (s *Server) mayRegister() error {
-	if s.cfg.Auth.ACLs.Allows(authz.Subject{}, authz.RegisterAgent) {
-		return nil
-	}
-	return errors.New("it is not authorized to register an agent")
 }
 
 // mayEnd says whether the one who asks may end a framework, and that there is
