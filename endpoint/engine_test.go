@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/container"
 	only "github.com/docker/docker/api/types/filters"
@@ -431,28 +430,12 @@ func TestEngineOutlivesTheEndpoint(t *testing.T) {
 // TestDockerCommand runs the plain docker command as a tenant does.
 func TestDockerCommand(t *testing.T) {
 	r := engineRig(t, t.TempDir())
-	if _, err := exec.LookPath("docker"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("%s needs the docker command: %v", t.Name(), err)
-	}
 	c := r.guest()
-	certs := t.TempDir()
-	if err := r.cloud.Authority().WriteCerts(c.acct, certs); err != nil {
-		t.Fatal(err)
-	}
+	sh := c.shell()
+	certs := sh.certs
 	docker := func(want string, args ...string) string {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "docker", append([]string{"--tlsverify", "-H", strings.Replace(r.url, "https", "tcp", 1)}, args...)...)
-		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + certs, "DOCKER_CERT_PATH=" + certs}
-		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), want) {
-			t.Errorf("docker %v: %v\n%s", args, err, out)
-		}
-		return strings.TrimSpace(string(out))
+		return sh.ok(want, strings.Join(args, " "))
 	}
 	docker("SDCAccount: "+c.acct.Login, "info")
 	docker("1.9.0", "version")

@@ -31,15 +31,11 @@ func (c *Core) sortedFrameworks() []*framework {
 // that this master does not know is taken as one from before its start.
 func (c *Core) subscribe(now time.Time, cmd Subscribe, fx []Effect) ([]Effect, error) {
 	info := cmd.Info
-	if f := c.ofDriver(cmd.PID); f != nil {
-		switch {
-		case f.stream != "" && info.ID == "": // it has not heard of its subscription yet
-			return append(c.tell(f, Subscribed{Framework: f.ID}, fx), CloseStream{Stream: cmd.Stream}), nil
-		case f.stream != "" && info.ID != f.ID: // an error would reach the other framework
-			return append(fx, CloseStream{Stream: cmd.Stream}), nil
-		case info.ID == "":
-			info.ID = f.ID
-		}
+	if f := c.ofDriver(cmd.PID); f != nil && info.ID != f.ID {
+		if info.ID == "" { // it has not heard of its subscription yet
+			fx = c.tell(f, Subscribed{Framework: f.ID}, fx)
+		} // else an error would reach the other framework
+		return append(fx, CloseStream{Stream: cmd.Stream}), nil
 	}
 	if info.ID == "" {
 		info.ID = fmt.Sprintf("%s-%04d", c.cfg.ID, c.nextFramework)
@@ -78,13 +74,14 @@ func refuseStream(stream, message string, fx []Effect) []Effect {
 	return append(fx, ToFramework{Stream: stream, Event: Failed{Message: message}}, CloseStream{Stream: stream})
 }
 
-// ofDriver finds the framework of a driver, nil if there is none.
+// ofDriver finds the framework that a driver is connected for, nil if there is
+// none.
 func (c *Core) ofDriver(pid string) *framework {
 	if pid == "" {
 		return nil
 	}
 	for _, f := range c.sortedFrameworks() {
-		if f.pid == pid {
+		if f.pid == pid && f.stream != "" {
 			return f
 		}
 	}

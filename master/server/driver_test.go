@@ -302,6 +302,27 @@ func TestDriverRepeatsItself(t *testing.T) {
 	}
 }
 
+// An address is a driver's as long as the link holds: what starts there anew, and
+// brings no ID, is a new framework.
+func TestDriverStartsAnew(t *testing.T) {
+	m := startMaster(t, "", nil)
+	d := startDriver(t, m)
+	first := d.register()
+	m.exited(d.self)
+	d.refused("Framework disconnected")
+	if second := d.register(); second == first {
+		t.Errorf("it is %s again", first)
+	}
+	d.send(subscribeCall(oldFramework(first), true)) // while it is the second: not heard
+	d.call(&messages.Call{Type: schedulerv1.Call_TEARDOWN.Enum()})
+	m.until(t, "the second's end", func(snap *master.Snapshot) bool { return len(snap.Completed) == 1 })
+	d.id = first
+	d.send(subscribeCall(oldFramework(first), true))
+	if again := told[*messages.FrameworkRegisteredMessage](d).FrameworkId.GetValue(); again != first {
+		t.Errorf("registered as %s, want %s", again, first)
+	}
+}
+
 func TestDriverFailover(t *testing.T) {
 	m := startMaster(t, "", nil)
 	a := startAgent(t, m, "cpus:4;mem:1024")

@@ -54,12 +54,14 @@ func TestRunsOnExecutors(t *testing.T) {
 	if len(token) < 20 {
 		t.Errorf("the token is %q", token)
 	}
-	e.send(&messages.FrameworkToExecutorMessage{
-		SlaveId: &mesosv1.AgentID{Value: new(agentID)}, FrameworkId: &mesosv1.FrameworkID{Value: new("f1")},
-		ExecutorId: &mesosv1.ExecutorID{Value: new("e1")}, Data: []byte("hi"),
-	})
-	if m := input[agent.FrameworkMessage](e); m.Executor != "e1" || m.Framework != "f1" || string(m.Data) != "hi" {
-		t.Errorf("message: %+v", m)
+	for _, from := range []string{"master", "scheduler-1"} { // drivers write directly
+		e.sendAs(from, &messages.FrameworkToExecutorMessage{
+			SlaveId: &mesosv1.AgentID{Value: new(agentID)}, FrameworkId: &mesosv1.FrameworkID{Value: new("f1")},
+			ExecutorId: &mesosv1.ExecutorID{Value: new("e1")}, Data: []byte(from),
+		})
+		if m := input[agent.FrameworkMessage](e); m.Executor != "e1" || m.Framework != "f1" || string(m.Data) != from {
+			t.Errorf("message: %+v", m)
+		}
 	}
 	e.link.ExecutorMessage(agent.ExecutorMessage{Framework: "f1", Executor: "e1", Data: []byte("ho")})
 	if m, _ := expect(e.master, &messages.ExecutorToFrameworkMessage{}); string(m.Data) != "ho" || m.GetSlaveId().GetValue() != agentID {

@@ -18,11 +18,17 @@ import (
 )
 
 // receive takes one message. Pings, which come from other actors, are answered
-// to everybody, and nothing else is believed but of the current master; a
-// genuine agent believes a few more (slave.cpp, updateFramework, drain).
+// to everybody, scheduler drivers may write to their executors without the
+// master (sched.cpp, sendFrameworkMessage), and nothing else is believed but of
+// the current master; a genuine agent believes a few more (slave.cpp,
+// updateFramework, drain).
 func (l *Link) receive(m libprocess.Message) {
-	if m.Name == "mesos.internal.PingSlaveMessage" {
+	switch m.Name {
+	case "mesos.internal.PingSlaveMessage":
 		decode(l, m, new(messages.PingSlaveMessage), func(p *messages.PingSlaveMessage) { l.ping(m.From, p) })
+		return
+	case "mesos.internal.FrameworkToExecutorMessage":
+		decode(l, m, new(messages.FrameworkToExecutorMessage), l.frameworkMessage)
 		return
 	}
 	l.mu.Lock()
@@ -49,8 +55,6 @@ func (l *Link) receiveFromMaster(m libprocess.Message) {
 		decode(l, m, new(messages.SlaveReregisteredMessage), l.slaveReregistered)
 	case "mesos.internal.RunTaskGroupMessage":
 		decode(l, m, new(messages.RunTaskGroupMessage), l.runTaskGroup)
-	case "mesos.internal.FrameworkToExecutorMessage":
-		decode(l, m, new(messages.FrameworkToExecutorMessage), l.frameworkMessage)
 	case "mesos.internal.ShutdownExecutorMessage":
 		decode(l, m, new(messages.ShutdownExecutorMessage), l.shutdownExecutor)
 	case "mesos.internal.ShutdownFrameworkMessage":
