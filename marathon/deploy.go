@@ -348,7 +348,7 @@ func (c *Core) begin(now time.Time, d *Deployment, fx []Effect) []Effect {
 	c.deployments = append(c.deployments, d)
 	c.link(d)
 	c.stepBegins(d)
-	fx = append(fx, Save{Key: KeyDeployment + d.ID, Value: d}, Event{Type: "deployment_info", Time: now, Body: map[string]any{"plan": d, "currentStep": d.step()}})
+	fx = append(fx, Save{Key: KeyDeployment + d.ID, Value: d}, Event{Type: "deployment_info", Time: now, Body: map[string]any{"plan": d.plan(), "currentStep": d.step()}})
 	return c.advanceDeployments(now, fx)
 }
 
@@ -368,12 +368,27 @@ func (c *Core) link(d *Deployment) {
 	}
 }
 
+// stepInfo is a step as events show it.
+type stepInfo struct {
+	Actions []Action `json:"actions"`
+}
+
 // step is the step under way in the form of the events.
-func (d *Deployment) step() map[string]any {
+func (d *Deployment) step() stepInfo {
 	if d.Current >= len(d.Steps) {
-		return map[string]any{"actions": []Action{}}
+		return stepInfo{[]Action{}}
 	}
-	return map[string]any{"actions": d.Steps[d.Current]}
+	return stepInfo{d.Steps[d.Current]}
+}
+
+// plan is the deployment in the form of the events: Marathon's light one, without
+// the whole tree of groups before and after.
+func (d *Deployment) plan() map[string]any {
+	steps := make([]stepInfo, len(d.Steps))
+	for n, actions := range d.Steps {
+		steps[n].Actions = actions
+	}
+	return map[string]any{"id": d.ID, "version": d.Version, "steps": steps}
 }
 
 // advanceDeployments moves every deployment on as far as its apps have come.
@@ -384,7 +399,7 @@ func (c *Core) advanceDeployments(now time.Time, fx []Effect) []Effect {
 			continue // ended by one that another has brought about
 		}
 		for d.Current < len(d.Steps) && c.stepDone(d.Steps[d.Current]) {
-			fx = append(fx, Event{Type: "deployment_step_success", Time: now, Body: map[string]any{"plan": d, "currentStep": d.step()}})
+			fx = append(fx, Event{Type: "deployment_step_success", Time: now, Body: map[string]any{"plan": d.plan(), "currentStep": d.step()}})
 			d.Current++
 			d.Since, moved = now, true
 		}
@@ -448,7 +463,7 @@ func (c *Core) endDeployment(now time.Time, d *Deployment, event, reason string,
 	if len(c.ended) > 2*keptEnded {
 		c.ended = slices.Clone(c.ended[keptEnded:])
 	}
-	body := map[string]any{"id": d.ID, "plan": d}
+	body := map[string]any{"id": d.ID, "plan": d.plan()}
 	if reason != "" {
 		body["reason"] = reason
 	}

@@ -201,7 +201,7 @@ func (m *testMaster) subscribeAs(t *testing.T, who, info string) *jsonStream {
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("SUBSCRIBE as %s: %s", who, resp.Status)
 	}
-	return &jsonStream{m, resp.Header.Get(streamHeader), resp.Body, recordio.NewReader(resp.Body, 4<<20)}
+	return &jsonStream{testMaster: m, id: resp.Header.Get(streamHeader), body: resp.Body, records: recordio.NewReader(resp.Body, 4<<20)}
 }
 
 const multiRole = `"capabilities":[{"type":"MULTI_ROLE"}],`
@@ -244,7 +244,7 @@ func TestHostileFrameworks(t *testing.T) {
 	}
 	body := `{"type":"SUBSCRIBE","framework_id":{"value":"` + id + `"},"subscribe":{"framework_info":{"user":"root","name":"x","role":"web","id":{"value":"` + id + `"}}}}`
 	resp := m.open(t, http.MethodPost, "/api/v1/scheduler", body, "Content-Type", typeJSON, "Authorization", basic("dev"))
-	thief := &jsonStream{m, resp.Header.Get(streamHeader), resp.Body, recordio.NewReader(resp.Body, 4<<20)}
+	thief := &jsonStream{testMaster: m, id: resp.Header.Get(streamHeader), body: resp.Body, records: recordio.NewReader(resp.Body, 4<<20)}
 	if got := thief.next(t, "ERROR").path("error", "message"); !strings.Contains(got.(string), "principal") {
 		t.Errorf("who takes over another's framework is told %q", got)
 	}
@@ -420,7 +420,7 @@ func TestViewACLs(t *testing.T) {
 	// The stream of somebody who watches from the start.
 	watch := func(who string) *jsonStream {
 		resp := m.open(t, http.MethodPost, "/api/v1", `{"type":"SUBSCRIBE"}`, "Content-Type", typeJSON, "Accept", typeJSON, "Authorization", basic(who))
-		s := &jsonStream{m, "", resp.Body, recordio.NewReader(resp.Body, 4<<20)}
+		s := &jsonStream{testMaster: m, id: "", body: resp.Body, records: recordio.NewReader(resp.Body, 4<<20)}
 		s.next(t, "SUBSCRIBED")
 		return s
 	}

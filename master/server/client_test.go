@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -92,6 +94,7 @@ type jsonStream struct {
 	id      string
 	body    io.Closer
 	records *recordio.Reader
+	offers  value // not used yet, see follow
 }
 
 func jsonSubscribe(name, id string) string {
@@ -108,18 +111,21 @@ func subscribe(t testing.TB, m *testMaster, body string) *jsonStream {
 		text, _ := io.ReadAll(resp.Body)
 		t.Fatalf("SUBSCRIBE: %s %v %s", resp.Status, resp.Header, text)
 	}
-	return &jsonStream{m, resp.Header.Get(streamHeader), resp.Body, recordio.NewReader(resp.Body, 4<<20)}
+	return &jsonStream{testMaster: m, id: resp.Header.Get(streamHeader), body: resp.Body, records: recordio.NewReader(resp.Body, 4<<20)}
 }
 
-// next waits for an event of a type.
-func (s *jsonStream) next(t testing.TB, kind string) value {
+// next waits for an event of one of some types.
+func (s *jsonStream) next(t testing.TB, kinds ...string) value {
 	t.Helper()
+	timeout := time.AfterFunc(patience, func() { s.body.Close() })
+	defer timeout.Stop()
 	for {
 		record, err := s.records.Next()
 		if err != nil {
-			t.Fatalf("no %s came: %v", kind, err)
+			t.Fatalf("no %s came: %v", strings.Join(kinds, " or "), err)
 		}
-		if v := parseJSON(t, string(record)); v["type"] == kind {
+		v := parseJSON(t, string(record))
+		if kind, _ := v["type"].(string); slices.Contains(kinds, kind) {
 			return v
 		}
 	}

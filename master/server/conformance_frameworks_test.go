@@ -102,7 +102,7 @@ func Test10C_01_Subscribe(t *testing.T) {
 		if resp.Header.Get("Content-Type") != typeJSON || !uuidText.MatchString(resp.Header.Get(streamHeader)) {
 			t.Errorf("Accept %q: %v", accept, resp.Header)
 		}
-		j := &jsonStream{quick, "", resp.Body, recordio.NewReader(resp.Body, mesosGoFrame)}
+		j := &jsonStream{testMaster: quick, id: "", body: resp.Body, records: recordio.NewReader(resp.Body, mesosGoFrame)}
 		if got := j.next(t, "SUBSCRIBED").path("subscribed", "heartbeat_interval_seconds"); got != 0.02 {
 			t.Errorf("a heartbeat every %v s", got)
 		}

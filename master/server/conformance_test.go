@@ -63,11 +63,13 @@ func startGenuine(t *testing.T, m *testMaster) *genuine {
 
 func (a *genuine) connect() {
 	a.t.Helper()
-	var err error
-	if a.out, err = net.Dial("tcp", a.master); err != nil {
+	out, err := net.Dial("tcp", a.master)
+	if err != nil {
 		a.t.Fatal(err)
 	}
-	out := a.out
+	a.mu.Lock()
+	a.out = out
+	a.mu.Unlock()
 	a.t.Cleanup(func() { out.Close() })
 	go func() {
 		r := bufio.NewReader(out)

@@ -25,18 +25,27 @@ func groupText(agent string, ids ...string) string {
 
 func (s *jsonStream) acceptGroup(t testing.TB, id string, ids ...string) (agent string) {
 	t.Helper()
-	offer := value(s.next(t, "OFFERS").path("offers", "offers", 0).(map[string]any))
+	if s.offers == nil {
+		s.offers = s.next(t, "OFFERS")
+	}
+	offer := value(s.offers.path("offers", "offers", 0).(map[string]any))
+	s.offers = nil
 	agent = offer.path("agent_id", "value").(string)
 	s.call(t, id, `{"type":"ACCEPT","framework_id":{"value":%q},"accept":{"offer_ids":[{"value":"`+offer.path("id", "value").(string)+
 		`"}],"filters":{"refuse_seconds":0},"operations":[`+groupText(agent, ids...)+`]}}`)
 	return agent
 }
 
-// follow acknowledges updates until each task is in its state.
+// follow acknowledges updates until each task is in its state. Offers that come
+// meanwhile are for the next group.
 func (s *jsonStream) follow(t testing.TB, id, agent string, want map[string]string) {
 	t.Helper()
 	for len(want) > 0 {
-		update := s.next(t, "UPDATE")
+		update := s.next(t, "UPDATE", "OFFERS")
+		if update["type"] == "OFFERS" {
+			s.offers = update
+			continue
+		}
 		name := update.path("update", "status", "task_id", "value").(string)
 		if uuid, ok := update.path("update", "status", "uuid").(string); ok {
 			s.call(t, id, `{"type":"ACKNOWLEDGE","framework_id":{"value":%q},"acknowledge":{"agent_id":{"value":"`+agent+`"},"task_id":{"value":"`+name+`"},"uuid":"`+uuid+`"}}`)

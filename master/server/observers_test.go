@@ -21,7 +21,7 @@ func observe(t testing.TB, m *testMaster) *jsonStream {
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != typeJSON {
 		t.Fatalf("SUBSCRIBE: %s", resp.Status)
 	}
-	return &jsonStream{m, "", resp.Body, recordio.NewReader(resp.Body, 64<<20)}
+	return &jsonStream{testMaster: m, id: "", body: resp.Body, records: recordio.NewReader(resp.Body, 64<<20)}
 }
 
 // TestOperatorEvents watches a cluster from nothing to nothing.
