@@ -45,7 +45,8 @@ type App struct {
 	Role                  string   `json:"role"`
 	AcceptedRoles         []string `json:"acceptedResourceRoles,omitempty"`
 
-	Deployment *DeploymentLimits `json:"deployment,omitempty"` // ours
+	Deployment  *DeploymentLimits `json:"deployment,omitempty"`  // ours
+	HealthBrake *HealthBrake      `json:"healthBrake,omitempty"` // ours
 
 	// Pod is set when the definition is a pod's: what only pods have. It is part
 	// of what is stored and of no answer.
@@ -137,12 +138,12 @@ type Parameter struct {
 
 // Volume is a host path, or an external volume by name.
 type Volume struct {
-	ContainerPath string          `json:"containerPath"`
-	HostPath      string          `json:"hostPath,omitempty"`
-	Mode          string          `json:"mode,omitempty"`
-	Persistent    json.RawMessage `json:"persistent,omitempty"`
-	External      *ExternalVolume `json:"external,omitempty"`
-	Secret        string          `json:"secret,omitempty"`
+	ContainerPath string            `json:"containerPath"`
+	HostPath      string            `json:"hostPath,omitempty"`
+	Mode          string            `json:"mode,omitempty"`
+	Persistent    *PersistentVolume `json:"persistent,omitempty"`
+	External      *ExternalVolume   `json:"external,omitempty"`
+	Secret        string            `json:"secret,omitempty"`
 }
 
 // ExternalVolume is a volume of a Docker volume driver.
@@ -272,8 +273,9 @@ func (a *App) ConfigVersion() string {
 // instances (and what the server sets).
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
-	x.Instances, x.Version, x.VersionInfo, x.Deployment = 0, "", nil, nil
-	y.Instances, y.Version, y.VersionInfo, y.Deployment = 0, "", nil, nil
+	for _, d := range []*App{&x, &y} {
+		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake = 0, "", nil, nil, nil
+	}
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)
 	return err1 == nil && err2 == nil && string(left) == string(right)

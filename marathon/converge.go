@@ -66,7 +66,12 @@ func (a *app) target() int {
 // bounds are how few healthy instances there must be and how many instances
 // there may be at most (TaskReplaceActor.scala, computeRestartStrategy).
 func (a *app) bounds() (minHealthy, most int) {
-	return a.def.Upgrade.bounds(a.target(), a.tally.fresh+a.tally.old)
+	minHealthy, most = a.def.Upgrade.bounds(a.target(), a.tally.fresh+a.tally.old)
+	if a.def.Resident() { // the old one goes first: there is no room for another
+		most = min(most, a.target())
+		minHealthy = min(minHealthy, max(0, most-1))
+	}
+	return minHealthy, most
 }
 
 func (u UpgradeStrategy) bounds(target, count int) (minHealthy, most int) {
@@ -230,6 +235,9 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 	lost := map[string]int{}
 	for _, id := range ids {
 		i := c.instances[id]
+		if i == nil && in.Wipe && c.emptyResidence(id) != nil {
+			continue
+		}
 		if i == nil {
 			return fx, notFound("Task", id)
 		}
@@ -244,8 +252,17 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 		}
 	}
 	for _, id := range ids {
-		fx = c.killInstance(now, c.instances[id], fx)
+		i := c.instances[id]
+		if i == nil {
+			fx = c.vacate(now, c.emptyResidence(id).ID, fx)
+			continue
+		}
+		if in.Wipe {
+			fx = c.vacate(now, i.Residence, fx)
+		}
+		fx = c.killInstance(now, i, fx)
 	}
+	fx = c.note(now, TrailEntry{Origin: in.Origin, Action: TrailKill, Killed: ids}, fx)
 	if !in.Scale {
 		return fx, nil
 	}
@@ -254,7 +271,7 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 
 // shrink is the change that takes the lost instances off their apps.
 func (c *Core) shrink(in KillTasks, lost map[string]int) Change {
-	change := Change{DeploymentID: in.DeploymentID, Force: in.Force}
+	change := Change{DeploymentID: in.DeploymentID, Force: in.Force, Origin: in.Origin}
 	for _, id := range slices.Sorted(maps.Keys(lost)) {
 		if a := c.apps[id]; a != nil && !a.stopping {
 			def := *a.def

@@ -16,6 +16,7 @@ type Config struct {
 	NewID         func() string // UUIDs as text, for instances
 	Role          string        // of apps that name none; "": *
 	KeepVersions  int           // per app
+	KeepTrail     int           // of the changes that were made
 	ReviveGap     time.Duration // shortest time between two revives
 	Hold          time.Duration // how long an offer that does not fit now is refused
 	KillRetry     time.Duration // a kill without an answer is sent again
@@ -29,7 +30,7 @@ type Config struct {
 // what a Config leaves at zero.
 func DefaultConfig() Config {
 	return Config{
-		Role: "*", KeepVersions: 50, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
+		Role: "*", KeepVersions: 50, KeepTrail: 1000, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
 		KillRetry: 30 * time.Second, StagedLimit: 30 * time.Second, ReconcileEach: 10 * time.Minute,
 		ReviveEach: 30 * time.Second, OneHostAfter: 10 * time.Second,
 	}
@@ -42,7 +43,9 @@ type Core struct {
 	masterID    string
 	connected   bool
 	apps        map[string]*app
-	groups      map[string]*Group    // those that have a record
+	groups      map[string]*Group // those that have a record
+	residences  map[string]*Residence
+	cleanAsked  bool                 // offers were asked for to give residences back
 	instances   map[string]*Instance // by task ID; pods' by their own
 	pods        map[string]*Instance // by the IDs of their tasks
 	deployments []*Deployment        // oldest first
@@ -58,6 +61,8 @@ type Core struct {
 	queue       []*app          // the lacking ones, those that wait longest first; nil: to be sorted
 	ended       []*Deployment   // the last ones, for VersionOf
 	hosts       hosts           // where offers come from
+	trail       []TrailEntry    // oldest first
+	lastTrail   uint64
 }
 
 type app struct {
@@ -75,9 +80,10 @@ type app struct {
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
 	secrets   secretsOf
-	gated     bool   // some instance may have yet to show that it is ready
-	ruled     *App   // the definition that rules belong to
-	rules     []rule // its constraints
+	ended     []time.Time // instances, for their health, within the last minute
+	gated     bool        // some instance may have yet to show that it is ready
+	ruled     *App        // the definition that rules belong to
+	rules     []rule      // its constraints
 
 	triedSince time.Time // the canaries are healthy since then
 }
@@ -129,17 +135,18 @@ const (
 	KeyInstance   = "marathon/instance/"   // + task ID
 	KeyDeployment = "marathon/deployment/" // + id
 	KeyGroup      = "marathon/group"       // + id
+	KeyResidence  = "marathon/residence/"  // + id
 )
 
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, changed: map[string]bool{}, lacking: map[string]*app{}}
 }
 
 func (c *Config) fill(d Config) {
 	c.Role = cmp.Or(c.Role, d.Role)
-	c.KeepVersions = cmp.Or(c.KeepVersions, d.KeepVersions)
+	c.KeepVersions, c.KeepTrail = cmp.Or(c.KeepVersions, d.KeepVersions), cmp.Or(c.KeepTrail, d.KeepTrail)
 	c.ReviveGap, c.ReviveEach = cmp.Or(c.ReviveGap, d.ReviveGap), cmp.Or(c.ReviveEach, d.ReviveEach)
 	c.Hold, c.KillRetry = cmp.Or(c.Hold, d.Hold), cmp.Or(c.KillRetry, d.KillRetry)
 	c.OneHostAfter = cmp.Or(c.OneHostAfter, d.OneHostAfter)
@@ -241,6 +248,7 @@ func (c *Core) Settle(now time.Time, fx []Effect) []Effect {
 
 func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	c.frameworkID = in.FrameworkID
+	c.recoverTrail(in.Trail)
 	for _, s := range in.Apps {
 		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
@@ -257,6 +265,9 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	for _, g := range in.Groups {
 		c.groups[g.ID] = g
 		c.lastVersion = max(c.lastVersion, g.Version)
+	}
+	for _, r := range in.Residences {
+		c.residences[r.ID] = r
 	}
 	c.deployments = in.Deployments
 	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
@@ -314,7 +325,7 @@ func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
 			fx = c.sendKill(now, i, fx)
 		}
 	}
-	c.lastRevive, c.reviveWait = time.Time{}, time.Time{}
+	c.lastRevive, c.reviveWait, c.cleanAsked = time.Time{}, time.Time{}, false
 	for _, a := range c.lacking {
 		a.asked = 0 // who knows what the master still knows
 	}

@@ -80,8 +80,8 @@ func TestCreateScaleDelete(t *testing.T) {
 	}
 	w.run(20 * time.Second)
 	w.wantRunning("/a", 0)
-	if len(w.saved) != 1 || w.saved[KeyFramework] == nil {
-		t.Errorf("left in the store: %v", w.saved)
+	if left := w.left(); !slices.Equal(left, []string{KeyFramework}) {
+		t.Errorf("left in the store: %v", left)
 	}
 	w.wantEvent("app_terminated_event", true)
 }
@@ -680,6 +680,7 @@ func TestEverythingHeals(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := &chaos{world: newWorld(rt), rt: rt}
 		c.agents["a1"].traits = []task.Label{{Key: "rack", Value: "r"}}
+		c.agents["a3"] = &fakeAgent{up: true, cpus: 100000, role: "web"}
 		c.agents["a2"] = &fakeAgent{up: true, cpus: 100000, traits: c.agents["a1"].traits}
 		c.health = func(string) bool { return rapid.IntRange(0, 9).Draw(rt, "well") > 0 }
 		c.ready = func(CheckReady) int { return rapid.SampledFrom([]int{200, 500}).Draw(rt, "ready") }
@@ -698,7 +699,7 @@ type chaos struct {
 	rt *rapid.T
 }
 
-var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p"}
+var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p", "/r"}
 
 func (c *chaos) pick(rt *rapid.T) string { return rapid.SampledFrom(chaosApps).Draw(rt, "app") }
 
@@ -722,6 +723,10 @@ func (c *chaos) change(rt *rapid.T) {
 	if id == "/p" {
 		def = definePod(c.t, id, fmt.Sprintf(`,"scaling":{"kind":"fixed","instances":%d},"labels":{"v":"%d"}`, n, rapid.IntRange(0, 2).Draw(rt, "config")))
 		def.Upgrade, def.Unreachable, def.Deployment = define(c.t, id, more).Upgrade, define(c.t, id, more).Unreachable, define(c.t, id, more).Deployment
+	}
+	if id == "/r" {
+		def = define(c.t, id, fmt.Sprintf(`"instances":%d,"labels":{"v":"%d"},`, min(n, 3), rapid.IntRange(0, 2).Draw(rt, "config"))+residentFields)
+		def.Deployment = define(c.t, id, more).Deployment
 	}
 	in := Change{DeploymentID: "d" + c.id(), Put: []*App{def}, Force: rapid.Bool().Draw(rt, "force"), Create: rapid.Bool().Draw(rt, "create"), Live: rapid.Bool().Draw(rt, "live")}
 	c.batch(in)
@@ -754,7 +759,7 @@ func (c *chaos) killSome(rt *rapid.T) {
 		if i := c.core.pods[id]; i != nil {
 			id = i.ID
 		}
-		c.batch(KillTasks{DeploymentID: "d" + c.id(), IDs: []string{id}, Scale: rapid.Bool().Draw(rt, "scale"), Force: true})
+		c.batch(KillTasks{DeploymentID: "d" + c.id(), IDs: []string{id}, Scale: rapid.Bool().Draw(rt, "scale"), Wipe: rapid.Bool().Draw(rt, "wipe"), Force: true})
 	}
 }
 
@@ -795,7 +800,7 @@ func (c *chaos) reconnect(rt *rapid.T) {
 }
 
 func (c *chaos) agent(rt *rapid.T) {
-	id := rapid.SampledFrom([]string{"a1", "a2"}).Draw(rt, "agent")
+	id := rapid.SampledFrom([]string{"a1", "a2", "a3"}).Draw(rt, "agent")
 	c.up(id, !c.agents[id].up)
 }
 
@@ -824,6 +829,7 @@ func (c *chaos) heal() {
 	c.health, c.ready = func(string) bool { return true }, func(CheckReady) int { return 200 }
 	c.up("a1", true)
 	c.up("a2", true)
+	c.up("a3", true)
 	if !c.connected {
 		c.subscribe()
 	}
@@ -844,17 +850,11 @@ func (c *chaos) heal() {
 		}
 		c.wantRunning(id, def.Instances)
 	}
-	tasks := len(c.core.pods)
+	tasks := 0
 	for _, i := range c.core.instances {
-		if len(i.Parts) == 0 {
-			tasks++
-		}
+		tasks += len(i.live())
 	}
-	for id := range c.tasks { // a container that has finished beside one that runs has been told of
-		if i := c.core.pods[id]; i != nil && i.part(id).State.Terminal() {
-			tasks--
-		}
-	}
+	c.wantResidences("/r")
 	if len(c.core.lacking) > 0 || len(c.tasks) != tasks {
 		c.rt.Fatalf("lacking %v; %d tasks, %d instances", c.core.lacking, len(c.tasks), len(c.core.instances))
 	}

@@ -136,8 +136,9 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 			fx = append(fx, Event{Type: "pod_deleted_event", Time: now, Body: map[string]any{"clientIp": in.ClientIP, "uri": in.URI}})
 		}
 	}
-	fx = c.stopApps(in.Delete, d, fx)
+	fx = c.stopApps(now, in.Delete, d, fx)
 	fx = c.putGroups(in, d, fx)
+	fx = c.noteChange(now, &in, d, fx)
 	return c.begin(now, d, fx), nil
 }
 
@@ -179,6 +180,9 @@ func (c *Core) mayChange(in Change) error {
 		}
 		if known.def.IsPod() != a.IsPod() {
 			return problem("/id", "an app and a pod cannot share an ID: %s", a.ID)
+		}
+		if err := staysResident(known.def, a); err != nil {
+			return err
 		}
 	}
 	for id, version := range in.Expect {
@@ -328,12 +332,13 @@ func (c *Core) keepVersion(a *app, def *App, fx []Effect) []Effect {
 	return fx
 }
 
-func (c *Core) stopApps(ids []string, d *Deployment, fx []Effect) []Effect {
+func (c *Core) stopApps(now time.Time, ids []string, d *Deployment, fx []Effect) []Effect {
 	for _, id := range ids {
 		a := c.apps[id]
 		d.Before[id] = a.def
 		a.stopping = true
 		c.changed[id] = true
+		fx = c.vacateAll(now, id, fx)
 		fx = append(fx, Save{Key: KeyApp + id, Value: a.record()})
 	}
 	return fx
@@ -459,9 +464,10 @@ func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect)
 	}
 	d := c.deployments[i]
 	if !in.Revert {
+		fx = c.note(now, TrailEntry{Origin: in.Origin, Action: TrailCancel, Deployment: d.ID}, fx)
 		return c.endDeployment(now, d, "deployment_failed", "canceled", fx), nil
 	}
-	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, URI: "/v2/deployments/" + d.ID}
+	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, Origin: in.Origin}
 	for _, id := range d.Apps() {
 		switch was := d.Before[id]; {
 		case was != nil:

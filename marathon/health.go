@@ -149,6 +149,12 @@ func (c *Core) failCheck(now time.Time, i *Instance, s *CheckState, h *HealthChe
 		return fx
 	}
 	if a := c.apps[i.App]; a != nil {
+		if a.braked(now) != "" {
+			return fx // the next check that fails asks again
+		}
+		if a.def.HealthBrake != nil {
+			a.ended = append(a.ended, now)
+		}
 		c.fail(now, a, i, "it was killed because a health check failed: "+cause)
 	}
 	fx = append(fx, Event{Type: "unhealthy_instance_kill_event", Time: now, Body: map[string]any{

@@ -19,6 +19,8 @@ type (
 		Instances   []*Instance
 		Deployments []*Deployment
 		Groups      []*Group
+		Trail       []*TrailEntry
+		Residences  []*Residence
 	}
 
 	// Change is what a user wants changed, as one deployment.
@@ -29,8 +31,7 @@ type (
 		Restart      []string
 		Force        bool
 		Create       bool // Put must not exist
-		ClientIP     string
-		URI          string
+		Origin
 
 		// Live: what running instances need not be restarted for changes without
 		// a restart.
@@ -50,6 +51,7 @@ type (
 	CancelDeployment struct {
 		ID, NewID string
 		Revert    bool
+		Origin
 	}
 
 	// KillTasks ends instances; they are replaced unless Scale says that the
@@ -59,6 +61,8 @@ type (
 		IDs          []string
 		Scale        bool
 		Force        bool
+		Origin
+		Wipe bool // gives what is reserved for them back, with their volumes
 	}
 
 	// ResetDelay forgets the launch delay of an app.

@@ -34,6 +34,7 @@ type Instance struct {
 	Killing   bool        `json:",omitempty"`
 	Lost      time.Time   // when it became unreachable
 	Unready   bool        `json:",omitempty"` // has yet to pass its readiness check
+	Residence string      `json:",omitempty"` // where it has its volumes
 	Parts     []*Part     `json:",omitempty"` // of a pod: its tasks; TaskID is no task's then
 
 	def       *App      // what it was launched with

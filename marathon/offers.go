@@ -57,12 +57,13 @@ type pool struct {
 func (c *Core) offered(now time.Time, in Offered, fx []Effect) []Effect {
 	pools := poolsOf(in.Offers)
 	c.hosts.note(now, in.Offers)
+	fx = c.clean(now, pools, fx)
 	for _, a := range c.waiting(now) {
 		fx = c.place(now, a, pools, fx)
 	}
 	for _, p := range pools {
 		refuse := time.Hour // until the next revive
-		if len(c.lacking) > 0 {
+		if len(c.lacking) > 0 || c.cleaning(now) {
 			refuse = c.cfg.Hold
 		}
 		if p.launch.Empty() {
@@ -146,6 +147,14 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 		a.seen.Processed++
 		a.seen.LastSeen = now
 		for need > 0 {
+			if a.def.Resident() {
+				var ok bool
+				if fx, ok = c.settle(now, a, p, fx); !ok {
+					break
+				}
+				need--
+				continue
+			}
 			if !c.allows(now, a, &p.first) {
 				a.seen.unused(now, &p.first, "UnfulfilledConstraint")
 				break
@@ -157,7 +166,7 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 				break
 			}
 			p.left = p.left.Sub(part...)
-			fx = c.launch(now, a, p, part, fx)
+			fx = c.launch(now, a, p, part, nil, fx)
 			a.seen.LastUsed = now
 			need--
 		}
@@ -206,7 +215,7 @@ func (a *App) take(from resources.Resources, want resources.Scalars, role string
 				if left == 0 || r.Name != w.Name || r.Kind != resources.KindScalar || reserved != (len(r.Reservations) > 0) {
 					continue
 				}
-				if r.Disk != nil || r.Revocable || r.Shared || !a.acceptsReserved(r.ReservedTo()) {
+				if r.Disk != nil || r.Revocable || r.Shared || isMarked(r) || !a.acceptsReserved(r.ReservedTo()) {
 					continue
 				}
 				piece := *r
@@ -223,14 +232,18 @@ func (a *App) take(from resources.Resources, want resources.Scalars, role string
 }
 
 // launch makes a new instance; it is saved before its launch leaves.
-func (c *Core) launch(now time.Time, a *app, p *pool, part resources.Resources, fx []Effect) []Effect {
+func (c *Core) launch(now time.Time, a *app, p *pool, part resources.Resources, r *Residence, fx []Effect) []Effect {
 	o := &p.first
 	i := &Instance{
 		App: a.def.ID, Version: a.def.ConfigVersion(), Role: o.Role, Agent: o.Agent, Host: o.Hostname,
 		Region: o.Region, Zone: o.Zone, Traits: o.Attributes,
 		State: task.Staging, Staged: now, heard: now, def: a.def,
 	}
-	i.ID, i.TaskID = TaskIDOf(a.def.ID, c.cfg.NewID())
+	if r != nil {
+		i.ID, i.TaskID, i.Residence = r.ID, r.TaskID(), r.ID
+	} else {
+		i.ID, i.TaskID = TaskIDOf(a.def.ID, c.cfg.NewID())
+	}
 	i.Ports, i.Unready = a.def.assignPorts(), a.gates()
 	a.gated = a.gated || i.Unready
 	if a.def.IsPod() {
@@ -252,18 +265,18 @@ func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
 	switch {
 	case !c.connected:
 		return fx
-	case len(c.lacking) == 0 && !c.suppressed:
+	case len(c.lacking) == 0 && !c.cleaning(now) && !c.suppressed:
 		c.suppressed = true
 		return append(fx, Suppress{})
-	case len(c.lacking) == 0:
+	case len(c.lacking) == 0 && !c.cleaning(now):
 		return fx
 	}
 	waiting := c.waiting(now)
-	if len(waiting) == 0 {
+	if len(waiting) == 0 && !c.cleaning(now) {
 		return fx
 	}
 	at := c.lastRevive.Add(c.cfg.ReviveEach)
-	if slices.ContainsFunc(waiting, func(a *app) bool { return c.need(a) > a.asked }) {
+	if c.cleaning(now) && !c.cleanAsked || slices.ContainsFunc(waiting, func(a *app) bool { return c.need(a) > a.asked }) {
 		at = c.lastRevive.Add(c.cfg.ReviveGap)
 	}
 	if at.After(now) {
@@ -273,7 +286,7 @@ func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
 	for _, a := range waiting {
 		a.asked = c.need(a)
 	}
-	c.lastRevive, c.suppressed = now, false
+	c.lastRevive, c.suppressed, c.cleanAsked = now, false, c.cleaning(now)
 	c.wakeToRevive(now.Add(c.cfg.ReviveEach))
 	return append(fx, Revive{})
 }
@@ -302,6 +315,9 @@ func (c *Core) reason(now time.Time, a *app) string {
 		return fmt.Sprintf("an instance failed; the next launch is in %s", a.delayed.Sub(now).Round(time.Second))
 	case a.lacksSecrets():
 		return a.waitsForSecrets()
+	}
+	if a.def.Resident() && c.awaited(a) != "" {
+		return c.awaited(a)
 	}
 	for _, w := range a.def.amounts() {
 		if a.seen.Lacking[w.Name] > 0 {

@@ -189,6 +189,7 @@ func build(fields map[string]json.RawMessage, role string) (*App, error) {
 	if a.Role == "" {
 		a.Role = role
 	}
+	a.residentDefaults(fields)
 	if err := a.normalize(&old, fields); err != nil {
 		return nil, err
 	}

@@ -98,6 +98,9 @@ func (a *App) containerSpec(s *task.Spec, i *Instance) {
 		s.Parameters = append(s.Parameters, task.Label{Key: "label", Value: "MESOS_TASK_ID=" + i.TaskID})
 	}
 	for _, v := range a.Container.Volumes {
+		if v.Persistent != nil {
+			continue // it is one of the resources
+		}
 		out := task.Volume{Container: v.ContainerPath, Host: v.HostPath, ReadOnly: v.Mode == "RO"}
 		if v.External != nil {
 			out.Name, out.Driver = v.External.Name, v.External.Options["dvdi/driver"]

@@ -56,6 +56,7 @@ func (c *Core) instanceUpdate(now time.Time, i *Instance, in Updated, fx []Effec
 	if i.State == task.Running && before.State != task.Running {
 		c.startInstance(now, i, in.Status.Time)
 	}
+	fx = c.settled(i, fx)
 	if before.Health() != nil || i.healthy != nil {
 		fx = c.tellHealth(now, i, before.Health(), fx)
 	}
@@ -96,7 +97,7 @@ func (i *Instance) takeAddresses(k *task.ContainerStatus) {
 // slows the next launch down.
 func (c *Core) instanceEnded(now time.Time, i *Instance, in Updated, fx []Effect) []Effect {
 	i.State = in.Status.State
-	fx = c.forget(i, fx)
+	fx = c.movedOut(now, i, c.forget(i, fx))
 	fx = c.tellStatus(now, i, in.Status, fx)
 	if a := c.apps[i.App]; a != nil && !i.Killing && i.State != task.Killed {
 		c.fail(now, a, i, in.Status.Message)
@@ -188,7 +189,7 @@ func (c *Core) stillLost(now time.Time, id string, fx []Effect) []Effect {
 
 // expunge gives an unreachable instance up.
 func (c *Core) expunge(now time.Time, i *Instance, fx []Effect) []Effect {
-	return append(c.forget(i, fx), Event{Type: "instance_changed_event", Time: now, Body: map[string]any{
+	return append(c.movedOut(now, i, c.forget(i, fx)), Event{Type: "instance_changed_event", Time: now, Body: map[string]any{
 		"instanceId": i.ID, "condition": "UnreachableInactive", "runSpecId": i.App, "agentId": i.Agent, "host": i.Host, "runSpecVersion": i.Version,
 	}})
 }

@@ -64,7 +64,9 @@ func (a *App) validate() error {
 	c.strategies(a)
 	c.limits(a.Deployment)
 	c.canary(a)
+	c.brake(a.HealthBrake)
 	c.secrets(a)
+	c.residence(a)
 	for i, con := range a.Constraints {
 		c.constraint(fmt.Sprintf("/constraints(%d)", i), con)
 	}
@@ -120,7 +122,7 @@ func (c *checker) volume(where string, v Volume) {
 	c.must(v.ContainerPath != "", where+"/containerPath", "must not be empty")
 	c.must(v.Mode == "" || v.Mode == "RW" || v.Mode == "RO", where+"/mode", "got %q, expected RW or RO", v.Mode)
 	kinds := 0
-	for _, has := range []bool{v.HostPath != "", len(v.Persistent) > 0, v.External != nil, v.Secret != ""} {
+	for _, has := range []bool{v.HostPath != "", v.Persistent != nil, v.External != nil, v.Secret != ""} {
 		if has {
 			kinds++
 		}

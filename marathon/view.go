@@ -25,7 +25,14 @@ type AppView struct {
 	Since       time.Time
 	Refused     Refusals
 	Readiness   []ReadinessResult // during a deployment
-	Notes       []string          // what of the definition means something else here
+	Residences  []ResidenceView
+	Notes       []string // what of the definition means something else here
+}
+
+// ResidenceView is a residence as readers see it.
+type ResidenceView struct {
+	Residence
+	Lived bool // a task lives there
 }
 
 // Apps returns the apps that the filter wants, by ID, with copies of their
@@ -92,6 +99,12 @@ func (c *Core) view(now time.Time, a *app) AppView {
 	}
 	if n := a.unready(); v.Waiting == "" && n > 0 {
 		v.Waiting = fmt.Sprintf("%d of the new instances have not passed their readiness check yet", n)
+	}
+	if why := a.braked(now); why != "" {
+		v.Notes = append(v.Notes, why)
+	}
+	for _, r := range c.residencesOf(a.def.ID) {
+		v.Residences = append(v.Residences, ResidenceView{*r, c.lives(r)})
 	}
 	for _, i := range a.instances {
 		v.count(i)

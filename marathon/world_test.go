@@ -42,6 +42,7 @@ type world struct {
 	calls       map[string]int
 	launched    map[string]bool
 	before      map[string]int // how many instances an app had before the batch
+	away        map[string]int // and how many of them were lost
 }
 
 // tb is a testing.T, a testing.B or a rapid.T.
@@ -59,12 +60,15 @@ type fakeAgent struct {
 	host   string // "": its ID and .example
 	zone   string
 	traits []task.Label
+	role   string              // "": *
+	kept   resources.Resources // reservations and volumes
 }
 
 type fakeTask struct {
 	app, agent string
 	state      task.State
-	group      string // the pod's instance
+	group      string              // the pod's instance
+	holds      resources.Resources // of what the agent keeps
 	kill       bool
 	alive      bool // on the agent
 	queue      []Updated
@@ -76,7 +80,7 @@ var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func newWorld(t tb) *world {
 	w := &world{
 		t: t, now: t0, saved: map[string][]byte{}, agents: map[string]*fakeAgent{"a1": {up: true, cpus: 100000}}, tasks: map[string]*fakeTask{},
-		offers: map[string]string{}, lose: map[string]int{}, calls: map[string]int{}, launched: map[string]bool{}, before: map[string]int{},
+		offers: map[string]string{}, lose: map[string]int{}, calls: map[string]int{}, launched: map[string]bool{}, before: map[string]int{}, away: map[string]int{},
 		health: func(string) bool { return true }, ready: func(CheckReady) int { return 200 },
 	}
 	w.core = NewCore(w.config())
@@ -130,6 +134,14 @@ func (w *world) load() Recover {
 			d := new(Deployment)
 			w.decode(k, d)
 			in.Deployments = append(in.Deployments, d)
+		case strings.HasPrefix(k, KeyTrail):
+			e := new(TrailEntry)
+			w.decode(k, e)
+			in.Trail = append(in.Trail, e)
+		case strings.HasPrefix(k, KeyResidence):
+			r := new(Residence)
+			w.decode(k, r)
+			in.Residences = append(in.Residences, r)
 		case strings.HasPrefix(k, KeyGroup+"/"):
 			g := new(Group)
 			w.decode(k, g)
@@ -292,10 +304,10 @@ func (w *world) checkCore() {
 		}
 		total := want.fresh + want.old + want.killing
 		_, most := a.def.Upgrade.bounds(a.target(), want.fresh+want.old+want.killing)
-		if total > max(most, w.before[id]) { // lost ones may have come back
-			w.t.Fatalf("%s has %+v; at most %d are allowed, %d were there", id, want, most, w.before[id])
+		if total > max(most+w.away[id], w.before[id]) { // lost ones may have come back beside those that were launched for them
+			w.t.Fatalf("%s has %+v; at most %d are allowed, %d were there, %d were lost", id, want, most, w.before[id], w.away[id])
 		}
-		w.before[id] = total + lost(a)
+		w.before[id], w.away[id] = total+lost(a), lost(a)
 	}
 	if len(w.core.changed) > 0 {
 		w.t.Fatalf("not settled: %v", w.core.changed)
@@ -399,6 +411,9 @@ func (w *world) accept(e Accept) {
 		delete(w.offers, o)
 	}
 	valid = valid && w.agents[e.Agent].up
+	if valid {
+		w.operate(e)
+	}
 	specs, groups := slices.Clone(e.Launch.Tasks), map[string]string{}
 	for _, g := range e.Launch.Groups {
 		for _, s := range g.Tasks {
@@ -416,8 +431,55 @@ func (w *world) accept(e Accept) {
 			w.environment[v.Key] = v.Value
 		}
 		flat, _, _ := strings.Cut(s.Key.ID, ".instance-")
-		w.tasks[s.Key.ID] = &fakeTask{app: "/" + flat, agent: e.Agent, group: groups[s.Key.ID], state: task.Staging, alive: true}
+		w.tasks[s.Key.ID] = &fakeTask{app: "/" + flat, agent: e.Agent, group: groups[s.Key.ID], holds: w.takes(e.Agent, &s), state: task.Staging, alive: true}
 	}
+}
+
+// operate changes what an agent keeps; what cannot be done is the core's fault.
+func (w *world) operate(e Accept) {
+	a := w.agents[e.Agent]
+	for _, op := range e.Launch.Changes {
+		for _, id := range slices.Sorted(maps.Keys(w.tasks)) {
+			f := w.tasks[id]
+			if op.Kind != resources.OpReserve && op.Kind != resources.OpCreate && f.alive && f.agent == e.Agent && len(f.holds) > 0 && f.holds.Contains(op.Target.Allocated("")) {
+				w.t.Fatalf("%s of what %s lives on: %s", op.Kind, id, op.Target)
+			}
+		}
+		plain := plenty()
+		all, err := plain.Add(a.kept...).Apply(op)
+		if err != nil {
+			w.t.Fatalf("%s: %v", op.Kind, err)
+		}
+		a.kept = all.Filter(func(r *resources.Resource) bool { return len(r.Reservations) > 0 })
+	}
+}
+
+// takes is what a task takes of what its agent keeps.
+func (w *world) takes(agent string, s *task.Spec) resources.Resources {
+	holds := s.Resources.Filter(func(r *resources.Resource) bool { return len(r.Reservations) > 0 }).Allocated("")
+	if free := w.free(agent); !free.Contains(holds) {
+		w.t.Fatalf("%s is launched on %s; there is %s", s.Key.ID, holds, free)
+	}
+	return holds
+}
+
+// free is what an agent keeps and no task has.
+func (w *world) free(agent string) resources.Resources {
+	out := w.agents[agent].kept
+	for _, id := range slices.Sorted(maps.Keys(w.tasks)) {
+		if f := w.tasks[id]; f.agent == agent && f.alive {
+			out = out.Sub(f.holds...)
+		}
+	}
+	return out
+}
+
+func plenty() resources.Resources {
+	r, err := resources.Parse("cpus:100;mem:1000000;disk:1000000")
+	if err != nil {
+		panic(err) // a constant
+	}
+	return r
 }
 
 func (w *world) update(id, agent string, s task.Status) {
@@ -553,8 +615,11 @@ func (w *world) offer() {
 		if !a.up || out || a.filter.After(w.now) || free <= 0 {
 			continue
 		}
-		o := task.Offer{ID: "o" + w.id(), Agent: id, Hostname: cmp.Or(a.host, id+".example"), Role: "*", Zone: a.zone, Attributes: a.traits}
+		o := task.Offer{ID: "o" + w.id(), Agent: id, Hostname: cmp.Or(a.host, id+".example"), Role: cmp.Or(a.role, "*"), Zone: a.zone, Attributes: a.traits}
 		o.Resources = resources.NewScalar("cpus", resources.Milli(free)).Add(resources.NewScalar("mem", resources.Whole(1e6))...)
+		if a.role != "" {
+			o.Resources = plenty().Add(w.free(id)...).Allocated(a.role)
+		}
 		w.offers[o.ID] = id
 		in.Offers = append(in.Offers, o)
 	}

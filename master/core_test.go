@@ -453,17 +453,21 @@ type refused struct {
 	refusal
 }
 
-func TestProperties(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		cfg := DefaultConfig()
-		cfg.ID = "m"
-		cfg.CompletedTasks, cfg.CompletedKept = 3, 2
-		cfg.OfferTimeout = rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(rt, "offer timeout")
-		w := &world{T: rt, core: NewCore(cfg), now: epoch, offered: map[string]bool{}, ended: map[task.Key]task.State{}}
-		for range rapid.IntRange(1, 80).Draw(rt, "steps") {
-			w.step()
-		}
-	})
+func TestProperties(t *testing.T) { rapid.Check(t, anySequence) }
+
+// FuzzCommands is TestProperties for a fuzzer: no sequence of commands makes the
+// core stumble or its books wrong.
+func FuzzCommands(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anySequence)) }
+
+func anySequence(rt *rapid.T) {
+	cfg := DefaultConfig()
+	cfg.ID = "m"
+	cfg.CompletedTasks, cfg.CompletedKept = 3, 2
+	cfg.OfferTimeout = rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(rt, "offer timeout")
+	w := &world{T: rt, core: NewCore(cfg), now: epoch, offered: map[string]bool{}, ended: map[task.Key]task.State{}}
+	for range rapid.IntRange(1, 80).Draw(rt, "steps") {
+		w.step()
+	}
 }
 
 func (w *world) step() {
@@ -513,6 +517,7 @@ func pickOne[V any](w *world, m map[string]V, what string) (string, V) {
 
 func (w *world) agentCommand() Command {
 	info := agentOf(rapid.IntRange(1, 3).Draw(w.T, "agent"), rapid.SampledFrom([]string{"cpus:4;mem:4096;ports:[1-9]", "cpus:200;mem:300000"}).Draw(w.T, "size"))
+	info.SyntheticPorts = info.Hostname == "h3"
 	id, a := pickOne(w, w.core.agents, "known agent")
 	switch rapid.IntRange(0, 5).Draw(w.T, "about agents") {
 	case 0:
@@ -759,11 +764,23 @@ func (w *world) checkBooks() {
 		if !a.used.Equal(used[id]) || !a.offered.Equal(offered[id]) {
 			w.Fatalf("agent %s: used %s, not %s; offered %s, not %s", id, a.used, used[id], a.offered, offered[id])
 		}
-		if all := a.used.Add(a.offered...).Allocated(""); !a.Resources.Contains(all) {
+		if all := a.passing(a.used.Add(a.offered...)).Allocated(""); !a.Resources.Contains(all) {
 			w.Fatalf("agent %s has %s and gives %s", id, a.Resources, all)
 		}
+		w.checkPorts(a)
 	}
 	w.checkSorters(shares)
+}
+
+// checkPorts: those that are for show are in every offer, whole.
+func (w *world) checkPorts(a *agent) {
+	isPorts := func(r *resources.Resource) bool { return r.Name == "ports" }
+	all := a.Resources.Filter(isPorts)
+	for _, o := range a.offers {
+		if got := o.Resources.Filter(isPorts).Allocated(""); a.SyntheticPorts && !got.Equal(all) {
+			w.Fatalf("agent %s has the ports %s for show and offers %s", a.ID, all, got)
+		}
+	}
 }
 
 func (w *world) checkSorters(shares map[[2]string]resources.Scalars) {

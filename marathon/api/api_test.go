@@ -35,14 +35,15 @@ type site struct {
 
 	mu     sync.Mutex
 	offers int
-	deaf   bool // kills are not answered
+	deaf   bool   // kills are not answered
+	role   string // of the offers
 }
 
 func newID() string { return uuid.New().String() }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t}
+	s := &site{t: t, role: "*"}
 	core := marathon.DefaultConfig()
 	core.NewID, core.ReviveGap = newID, time.Millisecond
 	var err error
@@ -82,8 +83,8 @@ func (s *site) Revive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offers++
-	o := task.Offer{ID: fmt.Sprint("o", s.offers), Agent: "agent-1", Hostname: "h", Role: "*"}
-	o.Resources = resources.NewScalar("cpus", resources.Whole(100)).Add(resources.NewScalar("mem", resources.Whole(1e5))...)
+	o := task.Offer{ID: fmt.Sprint("o", s.offers), Agent: "agent-1", Hostname: "h", Role: s.role}
+	o.Resources = resources.NewScalar("cpus", resources.Whole(100)).Add(resources.NewScalar("mem", resources.Whole(1e5))...).Add(resources.NewScalar("disk", resources.Whole(1e5))...).Allocated(o.Role)
 	s.r.Offers([]task.Offer{o})
 }
 

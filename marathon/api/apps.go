@@ -30,14 +30,47 @@ type appInfo struct {
 	TaskStats       *taskStats                  `json:"taskStats,omitempty"`
 	// Waiting says in a sentence why there are too few instances. It is ours.
 	Waiting string `json:"waiting,omitempty"`
+	// Detached are the volumes in which no task lives. They are ours.
+	Detached []detached `json:"detachedVolumes,omitempty"`
 	// Notes say what of the definition means something else here. They are ours.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// detached is what an instance has left behind; its task is the last one that
+// lived there, and a DELETE of it with wipe=true gives all back.
+type detached struct {
+	TaskID       string        `json:"taskId"`
+	Host         string        `json:"host"`
+	SlaveID      string        `json:"slaveId"`
+	LocalVolumes []localVolume `json:"localVolumes"`
+}
+
+// localVolume is Marathon's (localVolume.raml).
+type localVolume struct {
+	RunSpecID     string  `json:"runSpecId"`
+	ContainerPath string  `json:"containerPath"`
+	UUID          string  `json:"uuid"`
+	PersistenceID string  `json:"persistenceId"`
+	Size          float64 `json:"size"` // ours
+}
+
+func volumesOf(app string, r *marathon.Residence) []localVolume {
+	out := []localVolume{}
+	for _, v := range r.Volumes {
+		out = append(out, localVolume{RunSpecID: app, ContainerPath: v.Path, UUID: r.ID, PersistenceID: v.ID, Size: v.Size})
+	}
+	return out
 }
 
 func describe(v *marathon.AppView, embed func(string) bool) appInfo {
 	out := appInfo{
 		App: v.App, TasksStaged: v.Staged, TasksRunning: v.Running, TasksHealthy: v.Healthy, TasksUnhealthy: v.Unhealthy,
 		Deployments: []idRef{}, Waiting: v.Waiting, Notes: v.Notes,
+	}
+	for _, r := range v.Residences {
+		if !r.Lived {
+			out.Detached = append(out.Detached, detached{TaskID: r.TaskID(), Host: r.Host, SlaveID: r.Agent, LocalVolumes: volumesOf(v.App.ID, &r.Residence)})
+		}
 	}
 	for _, id := range v.Deployments {
 		out.Deployments = append(out.Deployments, idRef{id})
@@ -214,7 +247,7 @@ func (a *API) change(r *http.Request, c marathon.Change) error {
 	if err != nil {
 		return err
 	}
-	c.Force, c.ClientIP, c.URI = force, clientIP(r), r.URL.Path
+	c.Force, c.Origin = force, origin(r)
 	return a.cfg.Runner.Do(r.Context(), c)
 }
 

@@ -26,7 +26,7 @@ type taskInfo struct {
 	ServicePorts []int         `json:"servicePorts"`
 	IPAddresses  []ipAddress   `json:"ipAddresses"`
 	Health       []checkResult `json:"healthCheckResults,omitempty"`
-	LocalVolumes []any         `json:"localVolumes"`
+	LocalVolumes []localVolume `json:"localVolumes"`
 	Role         string        `json:"role"`
 	Region       string        `json:"region,omitempty"`
 	Zone         string        `json:"zone,omitempty"`
@@ -57,7 +57,13 @@ func timeOf(t time.Time) *string {
 func tasksOf(v *marathon.AppView) []taskInfo {
 	out := []taskInfo{}
 	for _, i := range v.Instances {
-		out = append(out, describeTask(i, v.App))
+		t := describeTask(i, v.App)
+		for n := range v.Residences {
+			if r := &v.Residences[n].Residence; i.Residence == r.ID {
+				t.LocalVolumes = volumesOf(v.App.ID, r)
+			}
+		}
+		out = append(out, t)
 	}
 	return out
 }
@@ -66,7 +72,7 @@ func describeTask(i *marathon.Instance, app *marathon.App) taskInfo {
 	t := taskInfo{
 		AppID: i.App, ID: i.TaskID, Host: i.Host, SlaveID: i.Agent, State: i.State.String(), StagedAt: marathon.Timestamp(i.Staged),
 		StartedAt: timeOf(i.Started), Version: i.Version, Ports: []int{}, ServicePorts: app.ServicePorts(), IPAddresses: []ipAddress{},
-		LocalVolumes: []any{}, Role: i.Role, Region: i.Region, Zone: i.Zone,
+		LocalVolumes: []localVolume{}, Role: i.Role, Region: i.Region, Zone: i.Zone,
 	}
 	for n := range i.Ports {
 		host, port := i.Address(n)
@@ -189,8 +195,13 @@ func (a *API) appTask(w http.ResponseWriter, r *http.Request, app, id string) er
 	if r.Method != http.MethodDelete {
 		return notAllowed(r)
 	}
-	if _, err := a.definition(r, app); err != nil {
+	v, err := a.view(r, app)
+	if err != nil {
 		return err
+	}
+	left := func(x marathon.ResidenceView) bool { return !x.Lived && x.TaskID() == id }
+	if slices.ContainsFunc(v.Residences, left) {
+		return a.kill(w, r, []string{id}, "tasks")
 	}
 	killed, err := a.infoOf(r, []string{id})
 	if err != nil {
@@ -224,7 +235,7 @@ func (a *API) kill(w http.ResponseWriter, r *http.Request, ids []string, key str
 		return err
 	}
 	id := uuid.New().String()
-	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{DeploymentID: id, IDs: ids, Scale: scale, Force: force}); err != nil {
+	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{DeploymentID: id, IDs: ids, Scale: scale, Force: force, Wipe: wipe, Origin: origin(r)}); err != nil {
 		return err
 	}
 	if scale {

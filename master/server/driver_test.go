@@ -813,25 +813,14 @@ func FuzzDriver(f *testing.F) {
 	})
 }
 
-// TestDriverObeys: access control lists and rate limits hold for drivers as they
-// do for HTTP.
-func TestDriverObeys(t *testing.T) {
-	acls, err := authz.Parse([]byte(`{"permissive":false,"register_frameworks":[{"principals":{"type":"ANY"},"roles":{"values":["web"]}}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestDriverObeysRateLimits: as over HTTP.
+func TestDriverObeysRateLimits(t *testing.T) {
 	limits, err := ParseLimits([]byte(`{"aggregate_default_qps":1000000,"aggregate_default_capacity":0}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := startMaster(t, "", func(c *Config) { c.Auth.ACLs, c.Limits = acls, limits })
-	d := startDriver(t, m)
-	d.send(subscribeCall(oldFramework(""), false))
-	d.refused("Not authorized to register framework  with roles { * }")
-	allowed := oldFramework("")
-	allowed.Role = new("web")
-	d.send(subscribeCall(allowed, false))
-	d.id = told[*messages.FrameworkRegisteredMessage](d).FrameworkId.GetValue()
+	d := startDriver(t, startMaster(t, "", func(c *Config) { c.Limits = limits }))
+	d.register()
 	d.call(&messages.Call{Type: schedulerv1.Call_REVIVE.Enum()})
 	d.refused("Message mesos.scheduler.Call dropped: capacity(0) exceeded")
 }

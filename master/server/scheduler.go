@@ -78,8 +78,17 @@ func readCall(w http.ResponseWriter, r *http.Request, call proto.Message) error 
 	return nil
 }
 
+// claimed is how much memory a body gets for what its header says it will be;
+// more must come first.
+const claimed = 1 << 20
+
+var errTooLarge = fmt.Errorf("it is larger than %d MiB", maxBody>>20)
+
 func readAll(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength < 0 || r.ContentLength > maxBody {
+	if r.ContentLength > maxBody {
+		return nil, errTooLarge
+	}
+	if r.ContentLength < 0 || r.ContentLength > claimed {
 		return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	}
 	body := make([]byte, r.ContentLength)

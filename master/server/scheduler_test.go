@@ -1,13 +1,22 @@
 package server
 
 import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mesopool/mesopool/internal/loop"
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/recordio"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	schedulerv1 "github.com/mesopool/mesopool/mesos/v1/scheduler"
 )
@@ -177,4 +186,124 @@ func TestCallsBeforeSubscribe(t *testing.T) {
 		}
 	}
 	subscribe(t, m, jsonSubscribe("early", "")).next(t, "SUBSCRIBED")
+}
+
+// TestBodies: what is too large is refused by what it says it will be, and takes
+// no memory before it is there.
+func TestBodies(t *testing.T) {
+	m := startMaster(t, "", nil)
+	for _, path := range []string{"/api/v1/scheduler", "/api/v1", "/quota", "/maintenance/schedule", "/machine/down"} {
+		conn, err := net.Dial("tcp", m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, int64(maxBody)+1)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), "larger than 256 MiB") {
+			t.Errorf("%s: %s %s", path, resp.Status, text)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 20 {
+		conn, err := net.Dial("tcp", m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /api/v1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{", maxBody)
+	}
+	m.get(t, "/health")
+	runtime.ReadMemStats(&after)
+	if took := int64(after.TotalAlloc - before.TotalAlloc); took > 64<<20 {
+		t.Errorf("20 claims of %d MiB took %d MiB", maxBody>>20, took>>20)
+	}
+	if resp, _ := m.post(t, "/api/v1", `{"type":"GET_HEALTH"}`+strings.Repeat(" ", 2*claimed), "Content-Type", typeJSON); resp.StatusCode != http.StatusOK {
+		t.Errorf("a large body: %s", resp.Status)
+	}
+}
+
+// FuzzCalls: no sequence of calls of a framework that has offers and a task makes
+// the master stumble, or gives away what is not there. Each call is framed as the
+// events are.
+func FuzzCalls(f *testing.F) {
+	id := &mesosv1.FrameworkID{Value: new("m-0000")}
+	cpus := scalar("cpus", 1)
+	cpus.Reservations = []*mesosv1.Resource_ReservationInfo{{Type: mesosv1.Resource_ReservationInfo_DYNAMIC.Enum(), Role: new("web")}}
+	operations := []*mesosv1.Offer_Operation{
+		{Type: mesosv1.Offer_Operation_RESERVE.Enum(), Reserve: &mesosv1.Offer_Operation_Reserve{Resources: []*mesosv1.Resource{cpus}}},
+		{Type: mesosv1.Offer_Operation_LAUNCH.Enum(), Launch: &mesosv1.Offer_Operation_Launch{TaskInfos: []*mesosv1.TaskInfo{{
+			Name: new("t"), TaskId: &mesosv1.TaskID{Value: new("t")}, AgentId: &mesosv1.AgentID{Value: new("m-S0")},
+			Resources: []*mesosv1.Resource{scalar("cpus", 1)}, Command: &mesosv1.CommandInfo{Value: new("true")},
+		}}}},
+	}
+	for _, calls := range [][]*schedulerv1.Call{
+		{{Type: schedulerv1.Call_REVIVE.Enum()}, {Type: schedulerv1.Call_TEARDOWN.Enum()}},
+		{{Type: schedulerv1.Call_ACCEPT.Enum(), Accept: &schedulerv1.Call_Accept{OfferIds: []*mesosv1.OfferID{{Value: new("m-O0")}}, Operations: operations}}},
+		{{Type: schedulerv1.Call_DECLINE.Enum(), Decline: &schedulerv1.Call_Decline{OfferIds: []*mesosv1.OfferID{{Value: new("m-O0")}}}}, {Type: schedulerv1.Call_KILL.Enum(), Kill: &schedulerv1.Call_Kill{TaskId: &mesosv1.TaskID{Value: new("t")}}}},
+	} {
+		var seed []byte
+		for _, c := range calls {
+			c.FrameworkId = id
+			seed = recordio.Append(seed, []byte(mustMarshal(f, c)))
+		}
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		now := time.Unix(1000, 0)
+		cfg := master.DefaultConfig()
+		cfg.ID = "m"
+		core := master.NewCore(cfg)
+		s := &Server{log: quiet()}
+		s.registry.init()
+		s.inbox = loop.New[any]()
+		apply := func(cmd master.Command) {
+			fx, _ := core.Apply(now, cmd, nil)
+			now = now.Add(time.Second)
+			fx, _ = core.Apply(now, master.Tick{}, fx)
+			for _, e := range fx {
+				if to, ok := e.(master.ToAgent); ok {
+					if _, run := to.Message.(master.RunTask); !run {
+						operationMessage(to.Message)
+					}
+				}
+			}
+		}
+		total := parse(t, "cpus:4;mem:4096;ports:[1-9]")
+		apply(master.RegisterAgent{Agent: master.AgentInfo{PID: "slave(1)@127.0.0.1:1", Hostname: "h", MultiRole: true, ResourceProvider: true, Resources: total}})
+		info := master.FrameworkInfo{Name: "f", Roles: []string{"web"}, Capabilities: master.Capabilities{MultiRole: true, ReservationRefinement: true}}
+		apply(master.Subscribe{Info: info, Stream: "s"})
+		info.ID = "m-0000"
+		st := newStream(&info, false, 1<<20)
+		st.tally = s.tally.framework(info.ID)
+		s.registry.connect(info.ID, st)
+		records := recordio.NewReader(bytes.NewReader(data), 1<<16)
+		for {
+			record, err := records.Next()
+			if err != nil {
+				break
+			}
+			call := &schedulerv1.Call{}
+			if proto.Unmarshal(record, call) != nil || callProblem(call) != "" {
+				continue
+			}
+			call.FrameworkId = id
+			s.take(st, call)
+			for _, in := range s.inbox.Take() {
+				apply(in.(master.Command))
+			}
+		}
+		for _, a := range core.Snapshot().Agents {
+			if given := a.Used.Add(a.Offered...).Allocated(""); !a.Resources.Contains(given) {
+				t.Errorf("of %s it gives %s", a.Resources, given)
+			}
+			if !a.Resources.Scalars().Contains(total.Scalars()) || !total.Scalars().Contains(a.Resources.Scalars()) {
+				t.Errorf("what it has became %s", a.Resources)
+			}
+		}
+	})
 }
