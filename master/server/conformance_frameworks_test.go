@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -386,7 +387,7 @@ func Test10C_11_Reconciliation(t *testing.T) {
 	if resp, text := m.post(t, "/api/v1", `{"type":"MARK_AGENT_GONE","mark_agent_gone":{"agent_id":{"value":"`+goneID+`"}}}`, "Content-Type", typeJSON); resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s", resp.Status, text)
 	}
-	lost.silent = true
+	lost.silent.Store(true)
 	m.until(t, "an unreachable agent", func(s *master.Snapshot) bool { return s.Unreachable == 1 })
 	old := startFramework(t, m.addr, frameworkOf("old", func(f *mesosv1.FrameworkInfo) {
 		f.Capabilities = []*mesosv1.FrameworkInfo_Capability{{Type: mesosv1.FrameworkInfo_Capability_MULTI_ROLE.Enum()}}
@@ -422,10 +423,14 @@ func Test10C_11_Reconciliation(t *testing.T) {
 	}
 
 	m.stop()
-	startMaster(t, m.addr, quick)
+	m = startMaster(t, m.addr, quick)
 	aware.next(t, "subscribed")
 	aware.Reconcile(map[string]string{"t1": hereID})
 	aware.Reconcile(map[string]string{"t2": ""})
+	aware.Suppress() // what came before it has been answered, or not
+	m.until(t, "the calls", func(snap *master.Snapshot) bool {
+		return slices.ContainsFunc(snap.Frameworks, func(f master.FrameworkView) bool { return len(f.Suppressed) > 0 })
+	})
 	here.connect()
 	here.back(hereID, run.Framework, listed(run, mesosv1.TaskState_TASK_RUNNING))
 	here.nextMessage(&messages.SlaveReregisteredMessage{})
