@@ -31,6 +31,7 @@ type framework struct {
 	caller calls.Caller
 	id     store.Singleton
 	events chan scheduler.Event
+	offers []scheduler.Event // that came while something else was waited for
 	why    atomic.Value // the last subscription ended
 }
 
@@ -82,15 +83,28 @@ func startFramework(t *testing.T, addr, id string) *framework {
 	return f
 }
 
-// next waits for an event that is wanted.
+// next waits for an event that is wanted. Offers that pass by stay good until it
+// subscribes anew.
 func (f *framework) next(what string, want func(*scheduler.Event) bool) *scheduler.Event {
 	f.t.Helper()
 	timeout := time.After(patience)
+	for i := range f.offers {
+		if e := f.offers[i]; want(&e) {
+			f.offers = append(f.offers[:i:i], f.offers[i+1:]...)
+			return &e
+		}
+	}
 	for {
 		select {
 		case e := <-f.events:
+			if e.GetType() == scheduler.Event_SUBSCRIBED {
+				f.offers = nil
+			}
 			if want(&e) {
 				return &e
+			}
+			if e.GetType() == scheduler.Event_OFFERS {
+				f.offers = append(f.offers, e)
 			}
 		case <-timeout:
 			f.t.Fatalf("no %s came; the last subscription ended with %v", what, f.why.Load())

@@ -82,7 +82,7 @@ func Test10B_03_MessagesAreTaken(t *testing.T) {
 			t.Fatalf("%s: no answer", what)
 		}
 	}
-	a.silent = true
+	a.silent.Store(true)
 	a.send(genuineRegistration())
 	expect("a registration in one chunk", "202 Accepted")
 	a.nextMessage(&messages.SlaveRegisteredMessage{})

@@ -386,7 +386,7 @@ func Test10C_11_Reconciliation(t *testing.T) {
 	if resp, text := m.post(t, "/api/v1", `{"type":"MARK_AGENT_GONE","mark_agent_gone":{"agent_id":{"value":"`+goneID+`"}}}`, "Content-Type", typeJSON); resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s", resp.Status, text)
 	}
-	lost.silent = true
+	lost.silent.Store(true)
 	m.until(t, "an unreachable agent", func(s *master.Snapshot) bool { return s.Unreachable == 1 })
 	old := startFramework(t, m.addr, frameworkOf("old", func(f *mesosv1.FrameworkInfo) {
 		f.Capabilities = []*mesosv1.FrameworkInfo_Capability{{Type: mesosv1.FrameworkInfo_Capability_MULTI_ROLE.Enum()}}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ type genuine struct {
 	codes  chan string  // of the answers to its messages
 	got    chan message // all but pings
 	pings  chan message
-	silent bool // does not answer pings
+	silent atomic.Bool // does not answer pings
 
 	mu sync.Mutex
 	in []net.Conn
@@ -126,7 +127,7 @@ func (a *genuine) receive(conn net.Conn) {
 			continue
 		}
 		a.pings <- m
-		if !a.silent {
+		if !a.silent.Load() {
 			observer, _, _ := strings.Cut(m.from, "@")
 			a.write(observer, "mesos.internal.PongSlaveMessage", nil)
 		}
