@@ -52,7 +52,8 @@ func BenchmarkTasks(b *testing.B) {
 // two statuses each.
 func largeState(b testing.TB, tasks int) *master.Snapshot {
 	amount := parse(b, "cpus:0.1;mem:32;disk:4").Allocated("web")
-	f := master.FrameworkView{FrameworkInfo: master.FrameworkInfo{ID: "m-0000", Name: "marathon", User: "root", Roles: []string{"web"}}}
+	info := mustMarshal(b, &mesosv1.FrameworkInfo{User: new("root"), Name: new("marathon")})
+	f := master.FrameworkView{FrameworkInfo: master.FrameworkInfo{Origin: []byte(info), ID: "m-0000", Name: "marathon", User: "root", Roles: []string{"web"}}}
 	for i := range tasks {
 		id := "app-web.instance-" + strconv.Itoa(1_000_000+i) + "._app.1"
 		origin := mustMarshal(b, &mesosv1.TaskInfo{

@@ -422,10 +422,11 @@ func Test10C_11_Reconciliation(t *testing.T) {
 	}
 
 	m.stop()
-	startMaster(t, m.addr, quick)
+	m = startMaster(t, m.addr, quick)
 	aware.next(t, "subscribed")
 	aware.Reconcile(map[string]string{"t1": hereID})
 	aware.Reconcile(map[string]string{"t2": ""})
+	m.until(t, "both questions", func(s *master.Snapshot) bool { return s.Count.Reconciliations >= 2 })
 	here.connect()
 	here.back(hereID, run.Framework, listed(run, mesosv1.TaskState_TASK_RUNNING))
 	here.nextMessage(&messages.SlaveReregisteredMessage{})

@@ -61,7 +61,7 @@ func (m *message) appendWire(dst, wire []byte) ([]byte, bool) {
 // the last one counts.
 func (m *message) scan(values []found, wire []byte) ([]found, bool) {
 	for len(wire) > 0 {
-		n, kind, size := protowire.ConsumeTag(wire)
+		n, kind, size := consumeTag(wire)
 		if size < 0 {
 			return nil, false
 		}
@@ -77,7 +77,7 @@ func (m *message) scan(values []found, wire []byte) ([]found, bool) {
 			bits, size = protowire.ConsumeFixed32(wire)
 			v.bits = uint64(bits)
 		case protowire.BytesType:
-			v.bytes, size = protowire.ConsumeBytes(wire)
+			v.bytes, size = consumeBytes(wire)
 		default:
 			return nil, false
 		}
@@ -97,6 +97,22 @@ func (m *message) scan(values []found, wire []byte) ([]found, bool) {
 		}
 	}
 	return values, true
+}
+
+// consumeTag and consumeBytes are protowire's, quicker where a byte is enough.
+
+func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
+	if c := b[0]; c < 0x80 && c >= 8 {
+		return protowire.Number(c >> 3), protowire.Type(c & 7), 1
+	}
+	return protowire.ConsumeTag(b)
+}
+
+func consumeBytes(b []byte) ([]byte, int) {
+	if len(b) > 0 && b[0] < 0x80 && len(b) > int(b[0]) {
+		return b[1 : 1+int(b[0])], 1 + int(b[0])
+	}
+	return protowire.ConsumeBytes(b)
 }
 
 func put(values []found, v found) ([]found, bool) {
