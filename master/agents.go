@@ -1,7 +1,9 @@
 package master
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -172,6 +174,7 @@ func (c *Core) reregisterAgent(now time.Time, cmd ReregisterAgent, fx []Effect) 
 	for _, t := range cmd.Tasks {
 		fx = c.takeTask(now, a, t, !wasRecovered, fx)
 	}
+	c.settleUnreachable(a.ID)
 	c.takeExecutors(a, cmd.Executors)
 	fx = c.agentFrameworks(a, cmd.Frameworks, fx)
 	fx = c.startPings(now, a, fx)
@@ -210,6 +213,40 @@ func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect
 	return c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: Status{
 		State: t.State, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentReregistered, Message: "The agent is back",
 	}}, fx)
+}
+
+// settleUnreachable ends what an agent has not brought back that was lost with
+// it: whoever asks for it is told that it is gone.
+func (c *Core) settleUnreachable(agent string) {
+	for _, f := range c.sortedFrameworks() {
+		for _, t := range sortedTasks(f.unreachable, func(id string) string { return id }) {
+			if t.Agent == agent {
+				delete(f.unreachable, t.Key.ID)
+				end := *t
+				end.State = lostAs(f, task.Gone)
+				c.remember(f, &end)
+			}
+		}
+	}
+}
+
+// maxUnreachable is how many unreachable tasks of a framework are kept, the
+// newest (master/flags.cpp, max_unreachable_tasks_per_framework, which is 1000
+// there: an agent here may have many more).
+const maxUnreachable = 100_000
+
+func (c *Core) boundUnreachable(f *framework) {
+	n := len(f.unreachable) - maxUnreachable
+	if n <= 0 {
+		return
+	}
+	all := slices.SortedFunc(maps.Values(f.unreachable), func(a, b *Task) int {
+		return cmp.Or(a.Unreach.Compare(b.Unreach), strings.Compare(a.Key.ID, b.Key.ID))
+	})
+	for _, t := range all[:n] {
+		delete(f.unreachable, t.Key.ID)
+		c.keepDone(f, t)
+	}
 }
 
 // agentFrameworks shuts down what is finished and refreshes the rest; the
@@ -326,14 +363,19 @@ func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
 		}
 		state := lostAs(f, task.Unreachable)
 		status := Status{State: state, Time: now, Source: task.SourceMaster, Reason: task.ReasonAgentRemoved, Message: "Agent " + a.Hostname + " is unreachable"}
-		if !t.State.Terminal() {
-			fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status, Unreachable: now}, fx)
+		if t.State.Terminal() {
+			c.completeTask(a, f, t)
+			continue
 		}
+		fx = c.tell(f, Update{Task: t.Key.ID, Agent: a.ID, Status: status, Unreachable: now}, fx)
 		fx = c.noteLost(t, status, fx)
 		c.dropTask(a, f, t)
 		gone := *t
 		gone.State, gone.Unreach = state, now
 		f.unreachable[t.Key.ID] = &gone
+	}
+	for _, f := range c.sortedFrameworks() {
+		c.boundUnreachable(f)
 	}
 	return c.forgetAgent(a, fx)
 }

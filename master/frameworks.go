@@ -290,6 +290,9 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 		c.completed = slices.Clone(c.completed[n:])
 	}
 	c.dirty = true
+	for _, a := range c.sortedAgents() { // some may have waited for this
+		fx = c.checkDrained(now, a, fx)
+	}
 	return fx
 }
 

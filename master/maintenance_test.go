@@ -59,6 +59,19 @@ func TestDrain(t *testing.T) {
 }
 
 // A drain outlives the master, and goes on where the agent comes back.
+// An agent is empty, too, when the framework whose tasks it had ends.
+func TestDrainEndsWithFramework(t *testing.T) {
+	s := busy(t)
+	s.do(DrainAgent{Agent: "m-S0"})
+	if s.core.marks["m-S0"].Drain.Drained {
+		t.Fatal("drained with a task")
+	}
+	s.do(Teardown{Framework: "m-0000"})
+	if !s.core.marks["m-S0"].Drain.Drained {
+		t.Error("the agent waits for ever for tasks of a framework that is over")
+	}
+}
+
 func TestDrainRestored(t *testing.T) {
 	s := newScript(t, nil)
 	s.do(Restore{Marks: map[string]Marks{"old-S0": {Drain: &Drain{MarkGone: true}}}})

@@ -4,14 +4,19 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/mesosjson"
+	"github.com/mesopool/mesopool/resources"
 )
 
 // jsonWriter writes JSON by appending and sends it off in pieces, so that a
@@ -23,6 +28,7 @@ type jsonWriter struct {
 	gzip   bool // the other side takes it
 	buf    []byte
 	last   byte // of what has left
+	part   bool // of a list that another writer has: nothing leaves
 	failed error
 }
 
@@ -95,6 +101,24 @@ func (j *jsonWriter) float(name string, x float64) {
 	j.buf = mesosjson.AppendFloat(j.buf, x)
 }
 
+// milli prints thousandths as float prints what they are.
+func (j *jsonWriter) milli(name string, m resources.Milli) {
+	j.key(name)
+	if m < 0 || m >= 1e15 { // where doubles are no more exact
+		j.buf = mesosjson.AppendFloat(j.buf, m.Float())
+		return
+	}
+	j.buf = append(strconv.AppendInt(j.buf, int64(m/1000), 10), '.')
+	rest := int(m % 1000)
+	j.buf = append(j.buf, '0'+byte(rest/100))
+	if rest%100 > 0 {
+		j.buf = append(j.buf, '0'+byte(rest/10%10))
+	}
+	if rest%10 > 0 {
+		j.buf = append(j.buf, '0'+byte(rest%10))
+	}
+}
+
 func (j *jsonWriter) time(name string, t time.Time) { j.float(name, convert.Seconds(t)) }
 
 func (j *jsonWriter) int(name string, n int64) {
@@ -110,6 +134,71 @@ func (j *jsonWriter) bool(name string, v bool) {
 func (j *jsonWriter) message(name string, m proto.Message) {
 	j.key(name)
 	j.buf = mesosjson.Append(j.buf, m)
+}
+
+// wire prints a serialized message.
+func (j *jsonWriter) wire(name string, desc protoreflect.MessageDescriptor, b []byte) {
+	j.key(name)
+	var ok bool
+	if j.buf, ok = mesosjson.AppendWire(j.buf, desc, b); ok {
+		return
+	}
+	m := dynamicpb.NewMessage(desc)
+	if (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(b, m) != nil {
+		m = dynamicpb.NewMessage(desc)
+	}
+	j.buf = mesosjson.Append(j.buf, m)
+}
+
+// labels prints serialized Labels as the list that they are.
+func (j *jsonWriter) labels(b []byte) {
+	j.key("labels")
+	start := len(j.buf)
+	var ok bool
+	if j.buf, ok = mesosjson.AppendWire(j.buf, labelsDesc, b); !ok || string(j.buf[start:]) == "{}" {
+		j.buf = append(j.buf[:start], "[]"...)
+		return
+	}
+	const prefix = len(`{"labels":`)
+	n := copy(j.buf[start:], j.buf[start+prefix:len(j.buf)-1])
+	j.buf = j.buf[:start+n]
+}
+
+// together is how many elements one goroutine prints at a time; fewer are not
+// worth another.
+const together = 500
+
+// each prints the elements of a long list on all processors, in order.
+func (j *jsonWriter) each(n int, element func(j *jsonWriter, i int)) {
+	workers := runtime.GOMAXPROCS(0)
+	if n < 2*together || workers < 2 {
+		for i := range n {
+			element(j, i)
+		}
+		return
+	}
+	parts := make([]jsonWriter, workers)
+	for from := 0; from < n; from += workers * together {
+		var wg sync.WaitGroup
+		for w := range parts {
+			part := &parts[w]
+			part.part, part.buf, part.last = true, part.buf[:0], '['
+			first := min(from+w*together, n)
+			wg.Go(func() {
+				for i := first; i < min(first+together, n); i++ {
+					element(part, i)
+				}
+			})
+		}
+		wg.Wait()
+		for w := range parts {
+			if len(parts[w].buf) > 0 {
+				j.comma()
+				j.buf = append(j.buf, parts[w].buf...)
+				j.room()
+			}
+		}
+	}
 }
 
 // element appends a message to an array.
@@ -129,7 +218,7 @@ func (j *jsonWriter) texts(name string, list []string) {
 
 // room sends off what has come together.
 func (j *jsonWriter) room() {
-	if len(j.buf) < jsonPiece {
+	if len(j.buf) < jsonPiece || j.part {
 		return
 	}
 	if j.out == nil {

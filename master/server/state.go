@@ -4,7 +4,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/master/authz"
@@ -106,17 +108,32 @@ var scalarNames = []string{"disk", "mem", "gpus", "cpus"}
 // writeAmounts prints sums by name: reservations and other marks aside.
 func writeAmounts(j *jsonWriter, name string, r resources.Resources) {
 	j.key(name)
-	j.object(func() {
-		for _, n := range scalarNames {
-			j.float(n, r.Amount(n).Float())
+	j.buf = append(j.buf, '{')
+	var sums [4]resources.Milli // of scalarNames
+	plain := true
+	for i := range r {
+		k := -1
+		if r[i].Kind == resources.KindScalar {
+			k = slices.Index(scalarNames, r[i].Name)
 		}
+		if k < 0 {
+			plain = false
+			continue
+		}
+		sums[k] += r[i].Scalar
+	}
+	for k, n := range scalarNames {
+		j.milli(n, sums[k])
+	}
+	if !plain {
 		for _, x := range r.Scalars() {
 			if !slices.Contains(scalarNames, x.Name) {
-				j.float(x.Name, x.Amount.Float())
+				j.milli(x.Name, x.Amount)
 			}
 		}
 		writeOthers(j, r)
-	})
+	}
+	j.buf = append(j.buf, '}')
 }
 
 func writeOthers(j *jsonWriter, r resources.Resources) {
@@ -285,13 +302,33 @@ func usedBy(f *master.FrameworkView) resources.Resources {
 	var used resources.Resources
 	for _, t := range f.Tasks {
 		if !t.State.Terminal() {
-			used = used.Add(t.Resources...)
+			used = addPlain(used, t.Resources)
 		}
 	}
 	for _, e := range f.Executors {
 		used = used.Add(e.Resources...)
 	}
 	return used
+}
+
+// addPlain is Add, in place and quick for plain scalars: sum is nobody else's.
+func addPlain(sum, more resources.Resources) resources.Resources {
+next:
+	for i := range more {
+		x := &more[i]
+		for k := range sum {
+			if s := &sum[k]; s.Name == x.Name && s.Role == x.Role && isPlain(s) && isPlain(x) {
+				s.Scalar += x.Scalar
+				continue next
+			}
+		}
+		sum = sum.Add(*x)
+	}
+	return sum
+}
+
+func isPlain(r *resources.Resource) bool {
+	return r.Kind == resources.KindScalar && len(r.Reservations) == 0 && r.Disk == nil && !r.Revocable && !r.Shared && r.Provider == ""
 }
 
 func offeredTo(f *master.FrameworkView) resources.Resources {
@@ -410,9 +447,7 @@ func writeOffers(j *jsonWriter, f *master.FrameworkView) {
 func writeTasks(j *jsonWriter, name string, list []*master.Task) {
 	j.key(name)
 	j.array(func() {
-		for _, t := range list {
-			j.object(func() { writeTask(j, t) })
-		}
+		j.each(len(list), func(j *jsonWriter, i int) { j.object(func() { writeTask(j, list[i]) }) })
 	})
 }
 
@@ -436,53 +471,99 @@ func writeTask(j *jsonWriter, t *master.Task) {
 	writeOrigin(j, t)
 }
 
+// numbers are those of the fields that the older endpoints print.
+type numbers struct{ limits, user, labels, discovery, container, healthCheck, command, executor protowire.Number }
+
+func numbersOf(m proto.Message) numbers {
+	n := func(name protoreflect.Name) protowire.Number {
+		if f := m.ProtoReflect().Descriptor().Fields().ByName(name); f != nil {
+			return f.Number()
+		}
+		return 0
+	}
+	return numbers{n("limits"), n("user"), n("labels"), n("discovery"), n("container"), n("health_check"), n("command"), n("executor")}
+}
+
+var (
+	infoNumbers, taskNumbers = numbersOf(&mesosv1.TaskInfo{}), numbersOf(&mesosv1.Task{})
+
+	statusFields    = (&mesosv1.TaskStatus{}).ProtoReflect().Descriptor().Fields()
+	statusLabels    = statusFields.ByName("labels").Number()
+	statusContainer = statusFields.ByName("container_status").Number()
+	statusHealthy   = statusFields.ByName("healthy").Number()
+
+	containerDesc = (&mesosv1.ContainerStatus{}).ProtoReflect().Descriptor()
+	executorPID   = containerDesc.Fields().ByName("executor_pid").Number()
+
+	labelsDesc    = (&mesosv1.Labels{}).ProtoReflect().Descriptor()
+	discoveryDesc = (&mesosv1.DiscoveryInfo{}).ProtoReflect().Descriptor()
+	infoDesc      = (&mesosv1.ContainerInfo{}).ProtoReflect().Descriptor()
+	healthDesc    = (&mesosv1.HealthCheck{}).ProtoReflect().Descriptor()
+)
+
 func writeStatus(j *jsonWriter, st *master.Status) {
 	j.member("state", st.State.String())
 	j.time("timestamp", st.Time)
-	said := &mesosv1.TaskStatus{}
-	if proto.Unmarshal(st.Wire, said) != nil {
-		return
+	p := partsOf(st.Wire)
+	if labels := p[statusLabels]; labels != nil {
+		j.labels(labels)
 	}
-	if said.Labels != nil {
-		writeLabels(j, said.Labels)
+	if c := p[statusContainer]; c != nil {
+		if partsOf(c)[executorPID] != nil {
+			c = without(c, executorPID)
+		}
+		j.wire("container_status", containerDesc, c)
 	}
-	if c := said.ContainerStatus; c != nil {
-		j.message("container_status", &mesosv1.ContainerStatus{ContainerId: c.ContainerId, NetworkInfos: c.NetworkInfos, CgroupInfo: c.CgroupInfo})
-	}
-	if said.Healthy != nil {
-		j.bool("healthy", said.GetHealthy())
+	if healthy := p[statusHealthy]; healthy != nil {
+		j.bool("healthy", healthy[0] != 0)
 	}
 }
 
 // writeOrigin prints what the framework said of the task.
 func writeOrigin(j *jsonWriter, t *master.Task) {
+	n := &infoNumbers
+	if t.Reported {
+		n = &taskNumbers
+	}
+	p := partsOf(t.Origin)
+	if p[n.limits] != nil {
+		writeLimits(j, t)
+	}
+	switch {
+	case t.Reported:
+		if user := p[n.user]; user != nil {
+			j.member("user", string(user))
+		}
+	case p[n.command] != nil:
+		if user := field(p[n.command], commandInfoUser); user != nil {
+			j.member("user", string(user))
+		}
+	}
+	if labels := p[n.labels]; labels != nil {
+		j.labels(labels)
+	}
+	for _, x := range []struct {
+		name string
+		n    protowire.Number
+		desc protoreflect.MessageDescriptor
+	}{{"discovery", n.discovery, discoveryDesc}, {"container", n.container, infoDesc}, {"health_check", n.healthCheck, healthDesc}} {
+		if part := p[x.n]; part != nil {
+			j.wire(x.name, x.desc, part)
+		}
+	}
+}
+
+func writeLimits(j *jsonWriter, t *master.Task) {
 	m, err := taskMessage(t)
 	if err != nil {
 		return
 	}
-	if m.Limits != nil {
-		j.key("limits")
-		j.object(func() {
-			for _, n := range sortedKeys(m.Limits) {
-				j.float(n, m.Limits[n].GetValue())
-			}
-		})
-	}
-	if m.User != nil {
-		j.member("user", m.GetUser())
-	}
-	if m.Labels != nil {
-		writeLabels(j, m.Labels)
-	}
-	if m.Discovery != nil {
-		j.message("discovery", m.Discovery)
-	}
-	if m.Container != nil {
-		j.message("container", m.Container)
-	}
-	if m.HealthCheck != nil {
-		j.message("health_check", m.HealthCheck)
-	}
+	j.key("limits")
+	j.object(func() {
+		for _, n := range sortedKeys(m.Limits) {
+			j.float(n, m.Limits[n].GetValue())
+		}
+	})
 }
 
 // taskMessage is the task as Mesos keeps one: what the framework or the agent

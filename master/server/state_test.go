@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -19,8 +20,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesopool/mesopool/master"
+	"github.com/mesopool/mesopool/mesos/mesosjson"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	masterv1 "github.com/mesopool/mesopool/mesos/v1/master"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -368,5 +371,57 @@ func TestNotModified(t *testing.T) {
 	}
 	if resp, text := m.get(t, "/state", "If-None-Match", tag); resp.StatusCode != http.StatusOK || text == "" {
 		t.Errorf("after a change: %s %q", resp.Status, text)
+	}
+}
+
+// TestMilli: thousandths are printed as the doubles that they are.
+func TestMilli(t *testing.T) {
+	for _, m := range []resources.Milli{0, 1, 10, 100, 101, 110, 999, 1000, 1001, 12_340, 1_000_000_000_123, 999_999_999_999_999, 1e15, 1e15 + 1, -1, -1500} {
+		j := &jsonWriter{}
+		j.milli("x", m)
+		if want := `"x":` + string(mesosjson.AppendFloat(nil, m.Float())); string(j.buf) != want {
+			t.Errorf("%d: %s, want %s", m, j.buf, want)
+		}
+	}
+}
+
+// TestUsedBy: the quick sum is the sum.
+func TestUsedBy(t *testing.T) {
+	f := &master.FrameworkView{}
+	var want resources.Resources
+	for i, text := range []string{"cpus:1;mem:32", "cpus:2;ports:[1-2]", "cpus(web):1;mem:1", "cpus:3;x:{a}", "cpus:0.5;mem:8;ports:[4-5]"} {
+		r := parse(t, text).Allocated([]string{"a", "b"}[i%2])
+		want = want.Add(r...)
+		f.Tasks = append(f.Tasks, &master.Task{Resources: r, State: task.Running}, &master.Task{Resources: r, State: task.Finished})
+	}
+	if got := usedBy(f); !got.Equal(want) || len(got) != len(want) {
+		t.Errorf("used %s, want %s", got, want)
+	}
+	if r := f.Tasks[0].Resources; r.Amount("cpus") != 1000 {
+		t.Errorf("a task's own resources became %s", r)
+	}
+}
+
+// TestLongLists: what several goroutines print is in order and whole.
+func TestLongLists(t *testing.T) {
+	m := startMaster(t, "", nil)
+	for _, n := range []int{0, 1, 2*together - 1, 2 * together, 2*together + 1, 7*together + 3} {
+		snap := largeState(t, n)
+		w := httptest.NewRecorder()
+		j := newJSONWriter(w, &http.Request{Header: http.Header{}})
+		m.writeState(j, &query{snap: snap, whole: snap, sees: m.viewer(t.Context())})
+		j.close()
+		v := parseJSON(t, w.Body.String())
+		list, _ := v.path("frameworks", 0, "tasks").([]any)
+		if len(list) != n {
+			t.Fatalf("%d tasks, want %d", len(list), n)
+		}
+		for i, row := range snap.Frameworks[0].Tasks {
+			if got := value(list[i].(map[string]any)); got["id"] != row.Key.ID || got.path("container", "docker", "image") != "web:1" ||
+				got.path("labels", 0, "value") != "shop" || got["user"] != "root" ||
+				got.path("statuses", 1, "container_status", "network_infos", 0, "ip_addresses", 0, "ip_address") != "10.0.0.1" {
+				t.Fatalf("task %d: %v", i, got)
+			}
+		}
 	}
 }

@@ -63,6 +63,52 @@ func field(message []byte, want protowire.Number) []byte {
 	return out
 }
 
+// parts are the last values of a message's fields with small numbers: the bytes
+// of strings and messages, and of numbers as they are serialized.
+type parts [32][]byte
+
+// partsOf reads as far as the message is whole.
+func partsOf(message []byte) (p parts) {
+	for len(message) > 0 {
+		n, kind, tag := consumeTag(message)
+		if tag < 0 {
+			return p
+		}
+		var value []byte
+		var size int
+		if kind == protowire.BytesType {
+			value, size = consumeBytes(message[tag:])
+		} else if size = protowire.ConsumeFieldValue(n, kind, message[tag:]); size >= 0 {
+			value = message[tag : tag+size]
+		}
+		if size < 0 {
+			return p
+		}
+		if int(n) < len(p) {
+			p[n] = value
+		}
+		message = message[tag+size:]
+	}
+	return p
+}
+
+// consumeTag and consumeBytes are protowire's, quicker where a byte is enough.
+
+func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
+	if c := b[0]; c < 0x80 && c >= 8 {
+		return protowire.Number(c >> 3), protowire.Type(c & 7), 1
+	}
+	return protowire.ConsumeTag(b)
+}
+
+func consumeBytes(b []byte) ([]byte, int) {
+	if len(b) > 0 && b[0] < 0x80 && len(b) > int(b[0]) {
+		end := 1 + int(b[0])
+		return b[1:end:end], end
+	}
+	return protowire.ConsumeBytes(b)
+}
+
 // without returns a message without a field.
 func without(message []byte, drop protowire.Number) []byte {
 	out := make([]byte, 0, len(message))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"sync"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -19,6 +20,7 @@ var quietDefaults = map[protoreflect.FullName]bool{
 type message struct {
 	fields   []*field // in the order of declaration
 	byName   map[string]*field
+	byNumber []*field // nil where there is none
 	required []*field
 }
 
@@ -32,6 +34,9 @@ type field struct {
 	msg    *message // of a message or of a list of messages
 	key    *field   // of a map
 	value  *field   // of a map
+
+	wireType protowire.Type
+	oneof    bool
 }
 
 var messages = struct {
@@ -54,6 +59,10 @@ func infoOf(desc protoreflect.MessageDescriptor) *message {
 	return m
 }
 
+// maxNumber bounds the numbers of fields that are looked up by number; Mesos' are
+// small. A field beyond would go unseen, so a test looks for one.
+const maxNumber = 1000
+
 // builder holds the types of one call of infoOf, which may refer to each other
 // in circles.
 type builder map[protoreflect.MessageDescriptor]*message
@@ -72,6 +81,12 @@ func (b builder) message(desc protoreflect.MessageDescriptor) *message {
 		f := b.field(fields.Get(i))
 		m.fields = append(m.fields, f)
 		m.byName[f.name] = f
+		if n := int(f.desc.Number()); n < maxNumber {
+			for len(m.byNumber) <= n {
+				m.byNumber = append(m.byNumber, nil)
+			}
+			m.byNumber[n] = f
+		}
 		if f.desc.Cardinality() == protoreflect.Required {
 			m.required = append(m.required, f)
 		}
@@ -80,7 +95,7 @@ func (b builder) message(desc protoreflect.MessageDescriptor) *message {
 }
 
 func (b builder) field(desc protoreflect.FieldDescriptor) *field {
-	f := &field{desc: desc, name: string(desc.Name()), kind: desc.Kind(), list: desc.IsList()}
+	f := &field{desc: desc, name: string(desc.Name()), kind: desc.Kind(), list: desc.IsList(), wireType: wireTypeOf(desc.Kind()), oneof: desc.ContainingOneof() != nil}
 	name, _ := json.Marshal(f.name)
 	f.prefix = string(name) + ":"
 	switch {
