@@ -23,7 +23,6 @@ var ErrNotReady = errors.New("not all canaries are healthy; use ?force=true to p
 type Promote struct {
 	Deployment string
 	Force      bool
-	Origin
 }
 
 func (Promote) input() {}
@@ -140,11 +139,7 @@ func (c *Core) promote(now time.Time, in Promote, fx []Effect) ([]Effect, error)
 	if len(trying) == 0 {
 		return fx, fmt.Errorf("canaries of deployment %s: %w", in.Deployment, ErrNotFound)
 	}
-	e := TrailEntry{Origin: in.Origin, Action: TrailPromote, Deployment: d.ID}
-	for _, id := range trying {
-		e.Apps = append(e.Apps, TrailChange{id, d.Version, d.Version})
-	}
-	return c.note(now, e, c.endTrials(now, d, trying, fx)), nil
+	return c.endTrials(now, d, trying, fx), nil
 }
 
 // endTrials has the rest of the apps' instances replaced. Their deadlines count

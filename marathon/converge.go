@@ -262,7 +262,6 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 		}
 		fx = c.killInstance(now, i, fx)
 	}
-	fx = c.note(now, TrailEntry{Origin: in.Origin, Action: TrailKill, Killed: ids}, fx)
 	if !in.Scale {
 		return fx, nil
 	}
@@ -271,7 +270,7 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 
 // shrink is the change that takes the lost instances off their apps.
 func (c *Core) shrink(in KillTasks, lost map[string]int) Change {
-	change := Change{DeploymentID: in.DeploymentID, Force: in.Force, Origin: in.Origin}
+	change := Change{DeploymentID: in.DeploymentID, Force: in.Force}
 	for _, id := range slices.Sorted(maps.Keys(lost)) {
 		if a := c.apps[id]; a != nil && !a.stopping {
 			def := *a.def

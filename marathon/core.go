@@ -16,7 +16,6 @@ type Config struct {
 	NewID         func() string // UUIDs as text, for instances
 	Role          string        // of apps that name none; "": *
 	KeepVersions  int           // per app
-	KeepTrail     int           // of the changes that were made
 	ReviveGap     time.Duration // shortest time between two revives
 	Hold          time.Duration // how long an offer that does not fit now is refused
 	KillRetry     time.Duration // a kill without an answer is sent again
@@ -30,7 +29,7 @@ type Config struct {
 // what a Config leaves at zero.
 func DefaultConfig() Config {
 	return Config{
-		Role: "*", KeepVersions: 50, KeepTrail: 1000, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
+		Role: "*", KeepVersions: 50, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
 		KillRetry: 30 * time.Second, StagedLimit: 30 * time.Second, ReconcileEach: 10 * time.Minute,
 		ReviveEach: 30 * time.Second, OneHostAfter: 10 * time.Second,
 	}
@@ -61,8 +60,6 @@ type Core struct {
 	queue       []*app          // the lacking ones, those that wait longest first; nil: to be sorted
 	ended       []*Deployment   // the last ones, for VersionOf
 	hosts       hosts           // where offers come from
-	trail       []TrailEntry    // oldest first
-	lastTrail   uint64
 }
 
 type app struct {
@@ -146,7 +143,7 @@ func NewCore(cfg Config) *Core {
 
 func (c *Config) fill(d Config) {
 	c.Role = cmp.Or(c.Role, d.Role)
-	c.KeepVersions, c.KeepTrail = cmp.Or(c.KeepVersions, d.KeepVersions), cmp.Or(c.KeepTrail, d.KeepTrail)
+	c.KeepVersions = cmp.Or(c.KeepVersions, d.KeepVersions)
 	c.ReviveGap, c.ReviveEach = cmp.Or(c.ReviveGap, d.ReviveGap), cmp.Or(c.ReviveEach, d.ReviveEach)
 	c.Hold, c.KillRetry = cmp.Or(c.Hold, d.Hold), cmp.Or(c.KillRetry, d.KillRetry)
 	c.OneHostAfter = cmp.Or(c.OneHostAfter, d.OneHostAfter)
@@ -248,7 +245,6 @@ func (c *Core) Settle(now time.Time, fx []Effect) []Effect {
 
 func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	c.frameworkID = in.FrameworkID
-	c.recoverTrail(in.Trail)
 	for _, s := range in.Apps {
 		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)

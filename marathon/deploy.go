@@ -138,7 +138,6 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 	}
 	fx = c.stopApps(now, in.Delete, d, fx)
 	fx = c.putGroups(in, d, fx)
-	fx = c.noteChange(now, &in, d, fx)
 	return c.begin(now, d, fx), nil
 }
 
@@ -479,10 +478,9 @@ func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect)
 	}
 	d := c.deployments[i]
 	if !in.Revert {
-		fx = c.note(now, TrailEntry{Origin: in.Origin, Action: TrailCancel, Deployment: d.ID}, fx)
 		return c.endDeployment(now, d, "deployment_failed", "canceled", fx), nil
 	}
-	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, Origin: in.Origin}
+	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, URI: "/v2/deployments/" + d.ID}
 	for _, id := range d.Apps() {
 		switch was := d.Before[id]; {
 		case was != nil:

@@ -177,7 +177,8 @@ type ChangeGroup struct {
 	Put          *Tree
 	Force        bool
 	Create       bool // must not exist
-	Origin
+	ClientIP     string
+	URI          string
 }
 
 func (ChangeGroup) input() {}
@@ -208,7 +209,7 @@ func (c *Core) changeGroup(now time.Time, in ChangeGroup, fx []Effect) ([]Effect
 
 // groupChange is what a wish about a group means for its apps.
 func (c *Core) groupChange(in ChangeGroup) (Change, error) {
-	out := Change{DeploymentID: in.DeploymentID, Force: in.Force, Origin: in.Origin}
+	out := Change{DeploymentID: in.DeploymentID, Force: in.Force, ClientIP: in.ClientIP, URI: in.URI}
 	if in.Put == nil {
 		if !c.hasGroup(in.ID) {
 			return out, notFound("Group", in.ID)

@@ -58,8 +58,8 @@ func TestGroupDependency(t *testing.T) {
 	}
 	w.must(ChangeGroup{DeploymentID: "gone", ID: "/"})
 	w.run(time.Minute)
-	if left := w.left(); len(w.tasks) > 0 || len(left) != 1 {
-		t.Errorf("left: %v", left)
+	if len(w.tasks) > 0 || len(w.saved) != 1 {
+		t.Errorf("left: %v", w.saved)
 	}
 }
 

@@ -19,7 +19,6 @@ type (
 		Instances   []*Instance
 		Deployments []*Deployment
 		Groups      []*Group
-		Trail       []*TrailEntry
 		Residences  []*Residence
 	}
 
@@ -31,7 +30,8 @@ type (
 		Restart      []string
 		Force        bool
 		Create       bool // Put must not exist
-		Origin
+		ClientIP     string
+		URI          string
 
 		// Live: what running instances need not be restarted for changes without
 		// a restart.
@@ -51,7 +51,6 @@ type (
 	CancelDeployment struct {
 		ID, NewID string
 		Revert    bool
-		Origin
 	}
 
 	// KillTasks ends instances; they are replaced unless Scale says that the
@@ -61,8 +60,7 @@ type (
 		IDs          []string
 		Scale        bool
 		Force        bool
-		Origin
-		Wipe bool // gives what is reserved for them back, with their volumes
+		Wipe         bool // gives what is reserved for them back, with their volumes
 	}
 
 	// ResetDelay forgets the launch delay of an app.

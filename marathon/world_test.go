@@ -134,10 +134,6 @@ func (w *world) load() Recover {
 			d := new(Deployment)
 			w.decode(k, d)
 			in.Deployments = append(in.Deployments, d)
-		case strings.HasPrefix(k, KeyTrail):
-			e := new(TrailEntry)
-			w.decode(k, e)
-			in.Trail = append(in.Trail, e)
 		case strings.HasPrefix(k, KeyResidence):
 			r := new(Residence)
 			w.decode(k, r)

@@ -102,8 +102,6 @@ func (a *API) route(w http.ResponseWriter, r *http.Request, parts []string) erro
 		return a.groups(w, r, rest)
 	case "events":
 		return a.events(w, r)
-	case "trail":
-		return a.trail(w, r)
 	}
 	return a.service(w, r, parts[1], rest)
 }
@@ -226,37 +224,12 @@ func body(r *http.Request) ([]byte, error) {
 	return text, nil
 }
 
-// origin is where a request comes from, for events and the trail.
-func origin(r *http.Request) marathon.Origin {
-	out := marathon.Origin{ClientIP: r.RemoteAddr, Method: r.Method, URI: r.URL.Path}
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		out.ClientIP = host
-	}
-	out.User, _, _ = r.BasicAuth()
-	return out
-}
-
-// mostTrail is how many entries of the trail one answer has.
-const mostTrail = 1000
-
-// trail answers who has changed what, newest first.
-func (a *API) trail(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r)
-	}
-	limit, q := 100, r.URL.Query()
-	if text := q.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > mostTrail {
-			return &status{http.StatusBadRequest, fmt.Sprintf("limit is %q; it must be a number from 1 to %d", text, mostTrail)}
-		}
-		limit = n
-	}
-	list, err := see(r, a, func(c *marathon.Core) []marathon.TrailEntry { return c.Trail(q.Get("app"), limit) })
+func clientIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return err
+		return r.RemoteAddr
 	}
-	return answer(w, http.StatusOK, map[string]any{"changes": list})
+	return host
 }
 
 // see reads from the core.

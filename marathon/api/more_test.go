@@ -166,12 +166,3 @@ func TestPromote(t *testing.T) {
 	s.want("POST", path, "", 404, "does not exist")
 	s.want("POST", "/v2/deployments/none/promote", "", 404, "DeploymentPlan none does not exist")
 }
-
-func TestTrail(t *testing.T) {
-	s := newSite(t)
-	s.post(`{"id":"/a","cmd":"x"}`)
-	s.want("GET", "/v2/trail", "", 200, `"method":"POST","uri":"/v2/apps","action":"deploy"`)
-	s.want("GET", "/v2/trail?app=/b", "", 200, `{"changes":[]}`)
-	s.want("GET", "/v2/trail?limit=0", "", 400, "it must be a number from 1 to 1000")
-	s.want("DELETE", "/v2/trail", "", 405, "")
-}

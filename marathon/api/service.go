@@ -100,7 +100,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, id string) error {
 		return err
 	}
 	back := uuid.New().String()
-	err = a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{ID: id, NewID: back, Revert: !force, Origin: origin(r)})
+	err = a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{ID: id, NewID: back, Revert: !force})
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func (a *API) promote(w http.ResponseWriter, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.cfg.Runner.Do(r.Context(), marathon.Promote{Deployment: id, Force: force, Origin: origin(r)}); err != nil {
+	if err := a.cfg.Runner.Do(r.Context(), marathon.Promote{Deployment: id, Force: force}); err != nil {
 		return err
 	}
 	return deployed(w, http.StatusOK, id, version)
@@ -329,7 +329,7 @@ func (a *API) subscriptions(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, map[string]string{"callbackUrl": url, "clientIp": origin(r).ClientIP, "eventType": event, "timestamp": marathon.Timestamp(time.Now())})
+	return answer(w, http.StatusOK, map[string]string{"callbackUrl": url, "clientIp": clientIP(r), "eventType": event, "timestamp": marathon.Timestamp(time.Now())})
 }
 
 // events streams what happens, as server-sent events. Unlike Marathon's, they
@@ -346,7 +346,7 @@ func (a *API) events(w http.ResponseWriter, r *http.Request) error {
 	defer l.Close()
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	w.WriteHeader(http.StatusOK)
-	attached := fmt.Sprintf("event: event_stream_attached\ndata: {\"eventType\":\"event_stream_attached\",\"remoteAddress\":%q,\"timestamp\":%q}\n\n", origin(r).ClientIP, marathon.Timestamp(time.Now()))
+	attached := fmt.Sprintf("event: event_stream_attached\ndata: {\"eventType\":\"event_stream_attached\",\"remoteAddress\":%q,\"timestamp\":%q}\n\n", clientIP(r), marathon.Timestamp(time.Now()))
 	if err := send(w, attached); err != nil {
 		return nil
 	}

@@ -62,9 +62,6 @@ func load(ctx context.Context, s store.Store) (marathon.Recover, error) {
 	if out.Groups, err = read[marathon.Group](ctx, s, marathon.KeyGroup+"/"); err != nil {
 		return out, err
 	}
-	if out.Trail, err = read[marathon.TrailEntry](ctx, s, marathon.KeyTrail); err != nil {
-		return out, err
-	}
 	if out.Instances, err = read[marathon.Instance](ctx, s, marathon.KeyInstance); err != nil {
 		return out, err
 	}
