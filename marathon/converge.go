@@ -76,15 +76,11 @@ func (a *app) bounds() (minHealthy, most int) {
 
 func (u UpgradeStrategy) bounds(target, count int) (minHealthy, most int) {
 	minHealthy = int(math.Ceil(float64(target) * u.MinimumHealthCapacity))
-	most = u.most(target)
+	most = int(math.Floor(float64(target) * (1 + u.MaximumOverCapacity)))
 	if minHealthy == most && most <= count {
 		most++ // nothing could be replaced otherwise
 	}
 	return minHealthy, most
-}
-
-func (u UpgradeStrategy) most(target int) int {
-	return int(math.Floor(float64(target) * (1 + u.MaximumOverCapacity)))
 }
 
 // need is how many instances an app lacks and may launch right now. Those that
@@ -95,7 +91,7 @@ func (c *Core) need(a *app) int {
 	}
 	t := &a.tally
 	_, most := a.bounds()
-	return max(0, min(a.wanted()-t.fresh, most-t.fresh-t.old-t.killing))
+	return max(0, min(a.target()-t.fresh, most-t.fresh-t.old-t.killing))
 }
 
 // settled says whether an app is what it should be: all instances of the
@@ -116,7 +112,6 @@ func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
 	if a.stopping && len(a.instances) == 0 {
 		fx = c.forgetApp(now, a, fx)
 	}
-	fx = c.watchTrial(now, a, fx)
 	need := c.need(a)
 	known := c.lacking[a.def.ID] != nil
 	switch {
@@ -145,8 +140,7 @@ func (a *app) surplus() []*Instance {
 	if a.stopping {
 		return append(fresh, old...)
 	}
-	gone := a.outdated(old)
-	return append(a.uneven(fresh, max(over, 0)), gone[:min(len(gone), max(0, len(old)-a.kept()))]...)
+	return append(a.uneven(fresh, max(over, 0)), a.outdated(old)...)
 }
 
 // members lists the wanted instances of the current and of earlier

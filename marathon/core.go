@@ -81,8 +81,6 @@ type app struct {
 	gated     bool        // some instance may have yet to show that it is ready
 	ruled     *App        // the definition that rules belong to
 	rules     []rule      // its constraints
-
-	triedSince time.Time // the canaries are healthy since then
 }
 
 // Failure is how the last instance that failed ended.
@@ -182,8 +180,6 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.setEnforceRole(in, fx)
 	case CancelDeployment:
 		return c.cancelDeployment(now, in, fx)
-	case Promote:
-		return c.promote(now, in, fx)
 	case KillTasks:
 		return c.killTasks(now, in, fx)
 	case ResetDelay:

@@ -175,9 +175,6 @@ func TestRollingKeepsBounds(t *testing.T) {
 		w.mustPut(define(rt, "/a", more))
 		w.run(time.Minute)
 		w.wantRunning("/a", n)
-		if u.most(n) > 1 && rapid.Bool().Draw(rt, "canary") {
-			more += `,"deployment":{"canary":{"instances":1,"promoteAfterSeconds":20}}`
-		}
 		after := define(rt, "/a", more+`,"labels":{"new":"one"}`)
 		if rapid.Bool().Draw(rt, "adds a check") {
 			after = define(rt, "/a", more+`,"labels":{"new":"one"},"healthChecks":[{"path":"/new"}]`)
@@ -686,7 +683,7 @@ func TestEverythingHeals(t *testing.T) {
 		c.ready = func(CheckReady) int { return rapid.SampledFrom([]int{200, 500}).Draw(rt, "ready") }
 		c.subscribe()
 		rt.Repeat(map[string]func(*rapid.T){
-			"put": c.change, "delete": c.remove, "restart": c.again, "kill": c.killSome, "cancel": c.cancel, "promote": c.promote, "group": c.group,
+			"put": c.change, "delete": c.remove, "restart": c.again, "kill": c.killSome, "cancel": c.cancel, "group": c.group,
 			"lose": c.loseCalls, "crash": c.restartScheduler, "disconnect": c.reconnect, "agent": c.agent, "die": c.die, "duplicate": c.duplicate,
 			"time": c.time, "work": func(rt *rapid.T) { c.deliverOne(rt) },
 		})
@@ -713,9 +710,6 @@ func (c *chaos) change(rt *rapid.T) {
 	more += rapid.SampledFrom([]string{"", `,"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":0}`, `,"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0}`}).Draw(rt, "upgrade")
 	more += rapid.SampledFrom([]string{"", `,"unreachableStrategy":"disabled"`, `,"unreachableStrategy":{"inactiveAfterSeconds":30,"expungeAfterSeconds":300}`}).Draw(rt, "unreachable")
 	more += rapid.SampledFrom([]string{"", `,"deployment":{"maxRetries":1,"deadlineSeconds":40,"autoRevert":true}`, `,"deployment":{"deadlineSeconds":10}`}).Draw(rt, "limits")
-	if !strings.Contains(more, "upgradeStrategy") && !strings.Contains(more, "deployment") {
-		more += rapid.SampledFrom([]string{"", `,"deployment":{"canary":{"instances":1,"promoteAfterSeconds":10}}`}).Draw(rt, "canary")
-	}
 	if id == "/c" {
 		more += `,"dependencies":["/a"]`
 	}
@@ -766,12 +760,6 @@ func (c *chaos) killSome(rt *rapid.T) {
 func (c *chaos) cancel(rt *rapid.T) {
 	if d := c.core.Deployments(); len(d) > 0 {
 		c.batch(CancelDeployment{ID: rapid.SampledFrom(d).Draw(rt, "deployment").ID, NewID: "d" + c.id(), Revert: rapid.Bool().Draw(rt, "revert")})
-	}
-}
-
-func (c *chaos) promote(rt *rapid.T) {
-	if d := c.core.Deployments(); len(d) > 0 {
-		c.batch(Promote{Deployment: rapid.SampledFrom(d).Draw(rt, "deployment").ID, Force: rapid.Bool().Draw(rt, "force")})
 	}
 }
 

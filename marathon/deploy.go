@@ -83,10 +83,6 @@ type Deployment struct {
 	Since   time.Time `json:"since"`             // when the step under way began
 	Reverts bool      `json:"reverts,omitempty"` // it goes back from another one
 
-	// Canaries are the apps of which a few instances are tried until they are
-	// promoted.
-	Canaries []string `json:"canaries,omitempty"`
-
 	at       map[string][]int // the steps in which an app is
 	failures map[string]int   // instances of what is being deployed that have failed, by app
 }
@@ -122,7 +118,7 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 	if err := c.mayChange(in); err != nil {
 		return fx, err
 	}
-	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}, Steps: c.steps(in), Since: now, Reverts: in.reverts, Canaries: c.trials(&in)}
+	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}, Steps: c.steps(in), Since: now, Reverts: in.reverts}
 	fx = c.supersede(now, touched(in), fx)
 	for _, def := range in.Put {
 		fx = c.put(def, d, c.actionFor(def, &in), fx)

@@ -13,7 +13,6 @@ type DeploymentLimits struct {
 	DeadlineSeconds float64 `json:"deadlineSeconds,omitempty"` // from when the app's step begins; 0: none
 	MaxRetries      *int    `json:"maxRetries,omitempty"`      // failed instances that are put up with; nil: any number
 	AutoRevert      bool    `json:"autoRevert,omitempty"`      // go back to what last worked
-	Canary          *Canary `json:"canary,omitempty"`          // try it first; nil: no
 }
 
 func (c *checker) limits(l *DeploymentLimits) {
@@ -54,9 +53,6 @@ func (c *Core) overLimit(now time.Time, d *Deployment) (failed []string, reason 
 		a := c.apps[act.App]
 		if a == nil || a.stopping || a.def.Deployment == nil || c.stepDone([]Action{act}) {
 			continue
-		}
-		if a.trial() == d && a.tried() {
-			continue // what it waits for now is someone's word
 		}
 		if why := a.def.Deployment.over(now, d, act.App); why != "" {
 			failed, reason = append(failed, act.App), cmp.Or(reason, why)

@@ -63,7 +63,6 @@ func (a *App) validate() error {
 	c.checks(a)
 	c.strategies(a)
 	c.limits(a.Deployment)
-	c.canary(a)
 	c.brake(a.HealthBrake)
 	c.secrets(a)
 	c.residence(a)

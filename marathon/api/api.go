@@ -155,8 +155,6 @@ func writeError(w http.ResponseWriter, err error) {
 		fail(w, st.code, st.message)
 	case errors.As(err, &large):
 		fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", large.Limit))
-	case errors.Is(err, marathon.ErrNotReady):
-		fail(w, http.StatusConflict, err.Error())
 	case errors.Is(err, marathon.ErrStale):
 		fail(w, http.StatusPreconditionFailed, err.Error())
 	case errors.Is(err, marathon.ErrNotFound):

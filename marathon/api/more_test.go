@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -149,20 +148,4 @@ func TestIfMatch(t *testing.T) {
 	try("POST", "/v2/apps/a/restart", "", tag, 412)
 	try("DELETE", "/v2/apps/a", "", tag, 412)
 	try("DELETE", "/v2/apps/a", "", "*", 200)
-}
-
-// TestPromote: canaries are shown, and promoted on request.
-func TestPromote(t *testing.T) {
-	s := newSite(t)
-	s.post(`{"id":"/a","cmd":"x","instances":2}`)
-	s.settle()
-	s.want("PUT", "/v2/apps/a", `{"cmd":"y","healthChecks":[{"protocol":"COMMAND","command":{"value":"true"}}],"deployment":{"canary":{"instances":1}}}`, 200, "")
-	var list []struct{ ID string }
-	json.Unmarshal([]byte(s.want("GET", "/v2/deployments", "", 200, `"canaries":{"/a":"starting"}`).text), &list)
-	path := "/v2/deployments/" + list[0].ID + "/promote"
-	s.want("GET", path, "", 405, "")
-	s.want("POST", path, "", 409, "not all canaries are healthy")
-	s.want("POST", path+"?force=true", "", 200, `"deploymentId":"`+list[0].ID)
-	s.want("POST", path, "", 404, "does not exist")
-	s.want("POST", "/v2/deployments/none/promote", "", 404, "DeploymentPlan none does not exist")
 }

@@ -24,8 +24,6 @@ type deploymentInfo struct {
 	CurrentActions []actionInfo `json:"currentActions"`
 	CurrentStep    int          `json:"currentStep"`
 	TotalSteps     int          `json:"totalSteps"`
-
-	Canaries map[string]string `json:"canaries,omitempty"` // ours: the apps that wait to be promoted, and how their canaries do
 }
 
 type stepInfo struct {
@@ -76,7 +74,6 @@ func (a *API) deployments(w http.ResponseWriter, r *http.Request, parts []string
 			out := make([]deploymentInfo, len(list))
 			for i := range list {
 				out[i] = describeDeployment(&list[i], c.Readiness)
-				out[i].Canaries = c.Trials(&list[i])
 			}
 			return out
 		})
@@ -86,8 +83,6 @@ func (a *API) deployments(w http.ResponseWriter, r *http.Request, parts []string
 		return answer(w, http.StatusOK, out)
 	case len(parts) == 1 && r.Method == http.MethodDelete:
 		return a.cancel(w, r, parts[0])
-	case len(parts) == 2 && parts[1] == "promote" && r.Method == http.MethodPost:
-		return a.promote(w, r, parts[0])
 	}
 	return notAllowed(r)
 }
@@ -113,22 +108,6 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, id string) error {
 		return err
 	}
 	return deployed(w, http.StatusOK, back, version)
-}
-
-// promote has a deployment replace the rest of the instances.
-func (a *API) promote(w http.ResponseWriter, r *http.Request, id string) error {
-	force, err := flag(r, "force", false)
-	if err != nil {
-		return err
-	}
-	version, err := a.versionOf(r, id)
-	if err != nil {
-		return err
-	}
-	if err := a.cfg.Runner.Do(r.Context(), marathon.Promote{Deployment: id, Force: force}); err != nil {
-		return err
-	}
-	return deployed(w, http.StatusOK, id, version)
 }
 
 type queueItem struct {
