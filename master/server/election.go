@@ -48,13 +48,15 @@ func (s *Server) awaitElection(ctx context.Context, begin func(func() error)) er
 	}
 }
 
+// aboutItself is what every master answers by itself. There is nothing in the
+// cluster of one that follows.
+var aboutItself = map[string]bool{"/health": true, "/version": true, "/flags": true, "/metrics": true, "/metrics/snapshot": true}
+
 // whileFollowing answers for a master that does not lead (yet): in its place
 // the leader does (master/http.cpp, redirect).
 func (s *Server) whileFollowing(w http.ResponseWriter, r *http.Request) {
 	leader := s.cfg.Election.Leader()
 	switch path := plainPath(r.URL.Path); {
-	case path == "/health":
-		w.WriteHeader(http.StatusOK)
 	case leader == "" || leader == s.UPID().Addr.String():
 		answerError(w, failf(http.StatusServiceUnavailable, "No leader elected"))
 	case path == "/redirect":

@@ -83,6 +83,9 @@ func TestElection(t *testing.T) {
 		status         int
 	}{
 		{alone, "/health", "", 200},
+		{alone, "/metrics/snapshot", "", 200},
+		{m, "/master/version", "", 200},
+		{m, "/flags", "", 200},
 		{alone, "/state", "", 503},
 		{alone, "/master/redirect", "", 503},
 		{m, "/health", "", 200},
@@ -100,6 +103,9 @@ func TestElection(t *testing.T) {
 			t.Errorf("%s: %s to %q, want %d to %q", x.path, resp.Status, resp.Header.Get("Location"), x.status, x.location)
 		}
 	}
+	if _, text := m.get(t, "/metrics/snapshot"); !strings.Contains(text, `"master/elected":0.0`) {
+		t.Errorf("metrics of a master that follows: %s", text)
+	}
 	a := startWireAgent(t, m)
 	a.send(t, registration())
 	for deadline := time.Now().Add(patience); m.tally.dropped.Load() == 0; time.Sleep(2 * time.Millisecond) {
@@ -113,6 +119,9 @@ func TestElection(t *testing.T) {
 	a.send(t, registration())
 	receive[*messages.SlaveRegisteredMessage](t, a)
 	m.until(t, "the agent", func(snap *master.Snapshot) bool { return len(snap.Agents) == 1 })
+	if _, text := m.get(t, "/metrics/snapshot"); !strings.Contains(text, `"master/elected":1.0`) {
+		t.Errorf("metrics of a master that leads: %s", text)
+	}
 	deposed := errors.New("deposed")
 	other.deposed <- deposed
 	if err := m.wait(); !errors.Is(err, deposed) {

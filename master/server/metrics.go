@@ -63,7 +63,9 @@ func (s *Server) writeMetrics(j *jsonWriter, q *query) {
 
 func (s *Server) selfMetrics(m metricSet) {
 	m["master/uptime_secs"] = time.Since(s.started).Seconds()
-	m["master/elected"] = 1
+	if m["master/elected"] = 0; s.leads() {
+		m["master/elected"] = 1
+	}
 	m["master/operator_event_stream_subscribers"] = float64(s.tally.observers.Load())
 	m["master/dropped_messages"] = float64(s.tally.dropped.Load())
 	m["registrar/log/recovered"] = 1

@@ -98,9 +98,8 @@ func (s *Server) operate(r *http.Request, c *masterv1.Call) (*masterv1.Response,
 		}
 		return &masterv1.Response{Type: masterv1.Response_GET_FLAGS.Enum(), GetFlags: &masterv1.Response_GetFlags{Flags: s.flags()}}, nil
 	case masterv1.Call_GET_MASTER:
-		at := new(convert.Seconds(s.started))
 		return &masterv1.Response{Type: masterv1.Response_GET_MASTER.Enum(), GetMaster: &masterv1.Response_GetMaster{
-			MasterInfo: s.self, StartTime: at, ElectedTime: at,
+			MasterInfo: s.self, StartTime: new(convert.Seconds(s.started)), ElectedTime: new(convert.Seconds(s.elected)),
 		}}, nil
 	case masterv1.Call_TEARDOWN:
 		return nil, s.end(r, c.Teardown.FrameworkId.GetValue())

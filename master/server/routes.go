@@ -31,11 +31,11 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) route(handlers map[string]http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !s.leads() {
+		path := plainPath(r.URL.Path)
+		if !s.leads() && !aboutItself[path] {
 			s.whileFollowing(w, r)
 			return
 		}
-		path := plainPath(r.URL.Path)
 		h := handlers[path]
 		if dir, _, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/"); h == nil && ok && (dir == "slaves" || dir == "quota") {
 			h = handlers["/"+dir]

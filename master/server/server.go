@@ -25,6 +25,7 @@ type Server struct {
 	node    *libprocess.Node
 	self    *mesosv1.MasterInfo
 	started time.Time
+	elected time.Time // set before it leads
 
 	inbox     *loop.Inbox[any] // master.Command, request or func(*master.Core)
 	stopped   chan struct{}
@@ -87,6 +88,7 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return err })
 		return g.Wait()
 	}
+	s.elected = time.Now()
 	close(s.leading)
 	g.Go(func() error {
 		return s.inbox.Run(ctx, core.Next, func(inputs []any) error { return s.takeAll(ctx, core, inputs) })
@@ -332,9 +334,12 @@ func (c *snapshotCache) expire() {
 
 func (c *snapshotCache) changed() { c.version.Add(1) }
 
-// Snapshot returns what the master knows, mostly not older than 100 ms. Readers share it
+// Snapshot returns what the master knows, nothing unless it leads, mostly not older than 100 ms. Readers share it
 // and must not change it.
 func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
+	if !s.leads() {
+		return &master.Snapshot{}, nil
+	}
 	c := &s.snapshot
 	c.mu.Lock()
 	defer c.mu.Unlock()

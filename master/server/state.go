@@ -41,7 +41,7 @@ func (s *Server) writeSelf(j *jsonWriter, snap *master.Snapshot) {
 	j.member("version", s.cfg.Version)
 	s.writeBuild(j)
 	j.time("start_time", s.started)
-	j.time("elected_time", s.started)
+	j.time("elected_time", s.elected)
 	j.member("id", s.cfg.ID)
 	j.member("pid", s.self.GetPid())
 	j.member("hostname", s.self.GetHostname())
