@@ -256,6 +256,11 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 		}
 		fx = c.killInstance(now, i, fx)
 	}
+	what := "kill"
+	if in.Wipe {
+		what = "wipe"
+	}
+	fx = c.note(now, in.Author, AuditEntry{What: what, Tasks: cut(ids)}, fx)
 	if !in.Scale {
 		return fx, nil
 	}
@@ -264,7 +269,7 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 
 // shrink is the change that takes the lost instances off their apps.
 func (c *Core) shrink(in KillTasks, lost map[string]int) Change {
-	change := Change{DeploymentID: in.DeploymentID, Force: in.Force}
+	change := Change{DeploymentID: in.DeploymentID, Force: in.Force, Author: in.Author}
 	for _, id := range slices.Sorted(maps.Keys(lost)) {
 		if a := c.apps[id]; a != nil && !a.stopping {
 			def := *a.def

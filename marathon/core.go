@@ -44,6 +44,7 @@ type Core struct {
 	apps        map[string]*app
 	groups      map[string]*Group // those that have a record
 	residences  map[string]*Residence
+	audit       []*AuditEntry        // oldest first
 	cleanAsked  bool                 // offers were asked for to give residences back
 	instances   map[string]*Instance // by task ID; pods' by their own
 	pods        map[string]*Instance // by the IDs of their tasks
@@ -130,6 +131,7 @@ const (
 	KeyInstance   = "marathon/instance/"   // + task ID
 	KeyDeployment = "marathon/deployment/" // + id
 	KeyGroup      = "marathon/group"       // + id
+	KeyAudit      = "marathon/audit/"      // + id
 	KeyResidence  = "marathon/residence/"  // + id
 )
 
@@ -261,6 +263,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	for _, r := range in.Residences {
 		c.residences[r.ID] = r
 	}
+	c.audit = in.Audit
 	c.deployments = in.Deployments
 	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
 	for _, d := range c.deployments {

@@ -80,8 +80,8 @@ func TestCreateScaleDelete(t *testing.T) {
 	}
 	w.run(20 * time.Second)
 	w.wantRunning("/a", 0)
-	if len(w.saved) != 1 || w.saved[KeyFramework] == nil {
-		t.Errorf("left in the store: %v", w.saved)
+	if left := w.left(); len(left) != 1 || left[0] != KeyFramework {
+		t.Errorf("left in the store: %v", left)
 	}
 	w.wantEvent("app_terminated_event", true)
 }

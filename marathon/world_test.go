@@ -134,6 +134,10 @@ func (w *world) load() Recover {
 			d := new(Deployment)
 			w.decode(k, d)
 			in.Deployments = append(in.Deployments, d)
+		case strings.HasPrefix(k, KeyAudit):
+			e := new(AuditEntry)
+			w.decode(k, e)
+			in.Audit = append(in.Audit, e)
 		case strings.HasPrefix(k, KeyResidence):
 			r := new(Residence)
 			w.decode(k, r)
@@ -150,6 +154,11 @@ func (w *world) load() Recover {
 		}
 	}
 	return in
+}
+
+// left are the keys in the store, but for what is to stay there.
+func (w *world) left() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.saved)), func(k string) bool { return strings.HasPrefix(k, KeyAudit) })
 }
 
 func (w *world) versions(id string) []*App {

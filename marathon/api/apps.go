@@ -247,7 +247,7 @@ func (a *API) change(r *http.Request, c marathon.Change) error {
 	if err != nil {
 		return err
 	}
-	c.Force, c.ClientIP, c.URI = force, clientIP(r), r.URL.Path
+	c.Force, c.Author = force, author(r)
 	return a.cfg.Runner.Do(r.Context(), c)
 }
 

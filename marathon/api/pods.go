@@ -282,7 +282,7 @@ func (a *API) killPods(w http.ResponseWriter, r *http.Request, id, one string) e
 		}
 		out = append(out, known[i])
 	}
-	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{IDs: ids}); err != nil {
+	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{Author: author(r), IDs: ids}); err != nil {
 		return err
 	}
 	if one != "" {

@@ -235,7 +235,7 @@ func (a *API) kill(w http.ResponseWriter, r *http.Request, ids []string, key str
 		return err
 	}
 	id := uuid.New().String()
-	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{DeploymentID: id, IDs: ids, Scale: scale, Force: force, Wipe: wipe}); err != nil {
+	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{Author: author(r), DeploymentID: id, IDs: ids, Scale: scale, Force: force, Wipe: wipe}); err != nil {
 		return err
 	}
 	if scale {
