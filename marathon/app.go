@@ -48,6 +48,10 @@ type App struct {
 	Deployment  *DeploymentLimits `json:"deployment,omitempty"`  // ours
 	HealthBrake *HealthBrake      `json:"healthBrake,omitempty"` // ours
 
+	// RunOnce says that an instance that has finished is not replaced: the app is
+	// Instances runs to their end. It is ours.
+	RunOnce bool `json:"runOnce,omitempty"`
+
 	// Pod is set when the definition is a pod's: what only pods have. It is part
 	// of what is stored and of no answer.
 	Pod *Pod `json:"pod,omitempty"`

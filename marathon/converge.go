@@ -60,7 +60,7 @@ func (a *app) target() int {
 	if a.stopping {
 		return 0
 	}
-	return a.def.Instances
+	return max(0, a.def.Instances-a.finished())
 }
 
 // bounds are how few healthy instances there must be and how many instances

@@ -77,6 +77,7 @@ type app struct {
 	since     time.Time     // lacking instances since
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
+	runs      Runs
 	secrets   secretsOf
 	ended     []time.Time // instances, for their health, within the last minute
 	gated     bool        // some instance may have yet to show that it is ready
@@ -101,6 +102,7 @@ type SavedApp struct {
 	App      *App
 	Stopping bool
 	Good     string `json:",omitempty"` // the last version whose deployment succeeded
+	Runs     Runs   `json:",omitzero"`
 	Versions []*App `json:"-"`
 }
 
@@ -246,6 +248,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	for _, s := range in.Apps {
 		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
+		c.apps[s.App.ID].runs = s.Runs
 		c.changed[s.App.ID] = true
 		c.lastVersion = max(c.lastVersion, s.App.Version)
 	}

@@ -23,6 +23,7 @@ type appInfo struct {
 	TasksRunning    int                         `json:"tasksRunning"`
 	TasksHealthy    int                         `json:"tasksHealthy"`
 	TasksUnhealthy  int                         `json:"tasksUnhealthy"`
+	TasksFinished   int                         `json:"tasksFinished,omitempty"` // ours: of an app that runs once
 	Deployments     []idRef                     `json:"deployments"`
 	Tasks           *[]taskInfo                 `json:"tasks,omitempty"`
 	LastTaskFailure *marathon.Failure           `json:"lastTaskFailure,omitempty"`
@@ -65,7 +66,7 @@ func volumesOf(app string, r *marathon.Residence) []localVolume {
 func describe(v *marathon.AppView, embed func(string) bool) appInfo {
 	out := appInfo{
 		App: v.App, TasksStaged: v.Staged, TasksRunning: v.Running, TasksHealthy: v.Healthy, TasksUnhealthy: v.Unhealthy,
-		Deployments: []idRef{}, Waiting: v.Waiting, Notes: v.Notes,
+		Deployments: []idRef{}, Waiting: v.Waiting, TasksFinished: v.Finished, Notes: v.Notes,
 	}
 	for _, r := range v.Residences {
 		if !r.Lived {

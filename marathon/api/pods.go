@@ -300,7 +300,7 @@ func describePod(v *marathon.AppView, now time.Time) podStatus {
 	stable := 0
 	for _, i := range v.Instances {
 		one := describePodInstance(i, stamp)
-		if one.Status == "STABLE" {
+		if one.Status == "STABLE" && i.Version == v.App.ConfigVersion() {
 			stable++
 		}
 		out.StatusSince = max(out.StatusSince, one.StatusSince)
