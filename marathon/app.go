@@ -48,6 +48,8 @@ type App struct {
 	Deployment  *DeploymentLimits `json:"deployment,omitempty"`  // ours
 	HealthBrake *HealthBrake      `json:"healthBrake,omitempty"` // ours
 
+	Canary *Canary `json:"canary,omitempty"` // ours
+
 	// RunOnce says that an instance that has finished is not replaced: the app is
 	// Instances runs to their end. It is ours.
 	RunOnce bool `json:"runOnce,omitempty"`
@@ -278,7 +280,7 @@ func (a *App) ConfigVersion() string {
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
 	for _, d := range []*App{&x, &y} {
-		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake = 0, "", nil, nil, nil
+		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake, d.Canary = 0, "", nil, nil, nil, nil
 	}
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)

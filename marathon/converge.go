@@ -67,6 +67,9 @@ func (a *app) target() int {
 // there may be at most (TaskReplaceActor.scala, computeRestartStrategy).
 func (a *app) bounds() (minHealthy, most int) {
 	minHealthy, most = a.def.Upgrade.bounds(a.target(), a.tally.fresh+a.tally.old)
+	if a.held() {
+		return minHealthy, a.target() + a.canaries()
+	}
 	if a.def.Resident() { // the old one goes first: there is no room for another
 		most = min(most, a.target())
 		minHealthy = min(minHealthy, max(0, most-1))
@@ -91,7 +94,11 @@ func (c *Core) need(a *app) int {
 	}
 	t := &a.tally
 	_, most := a.bounds()
-	return max(0, min(a.target()-t.fresh, most-t.fresh-t.old-t.killing))
+	want := a.target()
+	if a.held() {
+		want = a.canaries()
+	}
+	return max(0, min(want-t.fresh, most-t.fresh-t.old-t.killing))
 }
 
 // settled says whether an app is what it should be: all instances of the
@@ -133,6 +140,10 @@ func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
 // target, and during a restart the old ones that can be spared.
 func (a *app) surplus() []*Instance {
 	over := a.tally.fresh - a.target()
+	if a.held() {
+		fresh, old := a.members()
+		return append(a.uneven(fresh, max(0, a.tally.fresh-a.canaries())), old[:min(len(old), max(0, a.tally.old-a.target()))]...)
+	}
 	if !a.stopping && over <= 0 && a.tally.old == 0 {
 		return nil
 	}

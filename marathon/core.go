@@ -78,6 +78,7 @@ type app struct {
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
 	runs      Runs
+	promoted  string // the configuration that need not wait; see Canary
 	secrets   secretsOf
 	ended     []time.Time // instances, for their health, within the last minute
 	gated     bool        // some instance may have yet to show that it is ready
@@ -103,6 +104,7 @@ type SavedApp struct {
 	Stopping bool
 	Good     string `json:",omitempty"` // the last version whose deployment succeeded
 	Runs     Runs   `json:",omitzero"`
+	Promoted string `json:",omitempty"`
 	Versions []*App `json:"-"`
 }
 
@@ -163,6 +165,8 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.updated(now, in, fx), nil
 	case Checked:
 		return c.checked(now, in, fx), nil
+	case Promote:
+		return c.promote(now, in, fx)
 	case GotSecrets:
 		return c.gotSecrets(in, fx), nil
 	case CheckedReady:
@@ -248,7 +252,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	for _, s := range in.Apps {
 		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
-		c.apps[s.App.ID].runs = s.Runs
+		c.apps[s.App.ID].runs, c.apps[s.App.ID].promoted = s.Runs, s.Promoted
 		c.changed[s.App.ID] = true
 		c.lastVersion = max(c.lastVersion, s.App.Version)
 	}

@@ -684,7 +684,7 @@ func TestEverythingHeals(t *testing.T) {
 		c.subscribe()
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": c.change, "delete": c.remove, "restart": c.again, "kill": c.killSome, "cancel": c.cancel, "group": c.group,
-			"lose": c.loseCalls, "crash": c.restartScheduler, "disconnect": c.reconnect, "agent": c.agent, "die": c.die, "duplicate": c.duplicate,
+			"promote": c.promote, "lose": c.loseCalls, "crash": c.restartScheduler, "disconnect": c.reconnect, "agent": c.agent, "die": c.die, "duplicate": c.duplicate,
 			"time": c.time, "work": func(rt *rapid.T) { c.deliverOne(rt) },
 		})
 		c.heal()
@@ -710,6 +710,7 @@ func (c *chaos) change(rt *rapid.T) {
 	more += rapid.SampledFrom([]string{"", `,"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":0}`, `,"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0}`}).Draw(rt, "upgrade")
 	more += rapid.SampledFrom([]string{"", `,"unreachableStrategy":"disabled"`, `,"unreachableStrategy":{"inactiveAfterSeconds":30,"expungeAfterSeconds":300}`}).Draw(rt, "unreachable")
 	more += rapid.SampledFrom([]string{"", `,"deployment":{"maxRetries":1,"deadlineSeconds":40,"autoRevert":true}`, `,"deployment":{"deadlineSeconds":10}`}).Draw(rt, "limits")
+	more += rapid.SampledFrom([]string{"", `,"canary":{"instances":1}`, `,"canary":{"instances":5}`}).Draw(rt, "canary")
 	if id == "/c" {
 		more += `,"dependencies":["/a"]`
 	}
@@ -762,6 +763,8 @@ func (c *chaos) cancel(rt *rapid.T) {
 		c.batch(CancelDeployment{ID: rapid.SampledFrom(d).Draw(rt, "deployment").ID, NewID: "d" + c.id(), Revert: rapid.Bool().Draw(rt, "revert")})
 	}
 }
+
+func (c *chaos) promote(rt *rapid.T) { c.batch(Promote{App: c.pick(rt)}) }
 
 func (c *chaos) loseCalls(rt *rapid.T) {
 	kind := rapid.SampledFrom([]string{"Accept", "Kill", "Acknowledge", "Reconcile", "Revive", "Suppress", "Decline", "Update"}).Draw(rt, "kind")
@@ -828,6 +831,12 @@ func (c *chaos) heal() {
 	_, ok = c.core.Definition("/b")
 	if def, has := c.core.Definition("/g/x"); has && def.Instances > 0 && !ok {
 		c.batch(Change{DeploymentID: "last too", Put: []*App{define(c.t, "/b", "")}, Force: true})
+	}
+	for range 3 { // some wait for others
+		c.run(20 * time.Minute)
+		for _, id := range chaosApps {
+			c.batch(Promote{App: id})
+		}
 	}
 	c.run(time.Hour)
 	for _, id := range chaosApps {

@@ -310,7 +310,9 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 	if known.def == nil || known.def.ConfigVersion() != next.ConfigVersion() {
 		known.delay, known.delayed, known.secrets = 0, time.Time{}, secretsOf{} // a new configuration starts afresh
 	}
+	old, waits := known.def, known.def != nil && known.held()
 	known.def, known.stopping = &next, false
+	known.decideCanary(action, old, waits, d)
 	if action == ActionStart {
 		known.good = nil
 	} else {

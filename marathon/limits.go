@@ -124,7 +124,7 @@ func (c *Core) worked(d *Deployment, fx []Effect) []Effect {
 
 // record is what is saved of an app.
 func (a *app) record() SavedApp {
-	out := SavedApp{App: a.def, Stopping: a.stopping, Runs: a.runs}
+	out := SavedApp{App: a.def, Stopping: a.stopping, Runs: a.runs, Promoted: a.promoted}
 	if a.good != nil {
 		out.Good = a.good.Version
 	}

@@ -104,6 +104,9 @@ func (c *Core) view(now time.Time, a *app) AppView {
 	if why := a.braked(now); why != "" {
 		v.Notes = append(v.Notes, why)
 	}
+	if why := a.waitsForPromotion(); v.Waiting == "" {
+		v.Waiting = why
+	}
 	for _, r := range c.residencesOf(a.def.ID) {
 		v.Residences = append(v.Residences, ResidenceView{*r, c.lives(r)})
 	}

@@ -308,7 +308,10 @@ func (w *world) checkCore() {
 			w.t.Fatalf("%s needs %d, lacking: %v", id, w.core.need(a), w.core.lacking[id] != nil)
 		}
 		total := want.fresh + want.old + want.killing
-		_, most := a.def.Upgrade.bounds(a.target(), want.fresh+want.old+want.killing)
+		_, most := a.bounds()
+		if !a.held() && !a.def.Resident() {
+			_, most = a.def.Upgrade.bounds(a.target(), want.fresh+want.old+want.killing)
+		}
 		if total > max(most+w.away[id], w.before[id]) { // lost ones may have come back beside those that were launched for them
 			w.t.Fatalf("%s has %+v; at most %d are allowed, %d were there, %d were lost", id, want, most, w.before[id], w.away[id])
 		}
