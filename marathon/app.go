@@ -50,6 +50,9 @@ type App struct {
 
 	Canary *Canary `json:"canary,omitempty"` // ours
 
+	// Everywhere says that there is one instance on each agent. It is ours.
+	Everywhere bool `json:"everywhere,omitempty"`
+
 	// RunOnce says that an instance that has finished is not replaced: the app is
 	// Instances runs to their end. It is ours.
 	RunOnce bool `json:"runOnce,omitempty"`

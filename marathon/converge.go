@@ -60,6 +60,9 @@ func (a *app) target() int {
 	if a.stopping {
 		return 0
 	}
+	if a.def.Everywhere {
+		return a.def.Instances * a.places()
+	}
 	return max(0, a.def.Instances-a.finished())
 }
 

@@ -44,11 +44,13 @@ type Core struct {
 	apps        map[string]*app
 	groups      map[string]*Group // those that have a record
 	residences  map[string]*Residence
-	audit       []*AuditEntry        // oldest first
-	cleanAsked  bool                 // offers were asked for to give residences back
-	instances   map[string]*Instance // by task ID; pods' by their own
-	pods        map[string]*Instance // by the IDs of their tasks
-	deployments []*Deployment        // oldest first
+	agents      map[string]map[string]time.Time // who has offered, by role, when last
+	lookAround  time.Time                       // when offers are asked for to learn of agents; zero: at once
+	audit       []*AuditEntry                   // oldest first
+	cleanAsked  bool                            // offers were asked for to give residences back
+	instances   map[string]*Instance            // by task ID; pods' by their own
+	pods        map[string]*Instance            // by the IDs of their tasks
+	deployments []*Deployment                   // oldest first
 	timers      timers.Heap[timer]
 
 	suppressed  bool
@@ -64,6 +66,7 @@ type Core struct {
 }
 
 type app struct {
+	core      *Core
 	def       *App
 	versions  []*App // newest first, the current one among them
 	good      *App   // the last one whose deployment succeeded, nil when there is none
@@ -142,7 +145,7 @@ const (
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, agents: map[string]map[string]time.Time{}, changed: map[string]bool{}, lacking: map[string]*app{}}
 }
 
 func (c *Config) fill(d Config) {
@@ -250,7 +253,7 @@ func (c *Core) Settle(now time.Time, fx []Effect) []Effect {
 func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	c.frameworkID = in.FrameworkID
 	for _, s := range in.Apps {
-		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
+		c.apps[s.App.ID] = &app{core: c, def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
 		c.apps[s.App.ID].runs, c.apps[s.App.ID].promoted = s.Runs, s.Promoted
 		c.changed[s.App.ID] = true
@@ -327,7 +330,7 @@ func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
 			fx = c.sendKill(now, i, fx)
 		}
 	}
-	c.lastRevive, c.reviveWait, c.cleanAsked = time.Time{}, time.Time{}, false
+	c.lastRevive, c.reviveWait, c.cleanAsked, c.lookAround = time.Time{}, time.Time{}, false, time.Time{}
 	for _, a := range c.lacking {
 		a.asked = 0 // who knows what the master still knows
 	}

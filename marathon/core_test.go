@@ -696,7 +696,7 @@ type chaos struct {
 	rt *rapid.T
 }
 
-var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p", "/r"}
+var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p", "/r", "/e"}
 
 func (c *chaos) pick(rt *rapid.T) string { return rapid.SampledFrom(chaosApps).Draw(rt, "app") }
 
@@ -718,6 +718,9 @@ func (c *chaos) change(rt *rapid.T) {
 	if id == "/p" {
 		def = definePod(c.t, id, fmt.Sprintf(`,"scaling":{"kind":"fixed","instances":%d},"labels":{"v":"%d"}`, n, rapid.IntRange(0, 2).Draw(rt, "config")))
 		def.Upgrade, def.Unreachable, def.Deployment = define(c.t, id, more).Upgrade, define(c.t, id, more).Unreachable, define(c.t, id, more).Deployment
+	}
+	if id == "/e" {
+		def = define(c.t, id, fmt.Sprintf(`"instances":%d,"everywhere":true,"labels":{"v":"%d"}`, min(n, 1), rapid.IntRange(0, 2).Draw(rt, "config")))
 	}
 	if id == "/r" {
 		def = define(c.t, id, fmt.Sprintf(`"instances":%d,"labels":{"v":"%d"},`, min(n, 3), rapid.IntRange(0, 2).Draw(rt, "config"))+residentFields)
@@ -845,7 +848,11 @@ func (c *chaos) heal() {
 			c.wantRunning(id, 0)
 			continue
 		}
-		c.wantRunning(id, def.Instances)
+		n := def.Instances
+		if def.Everywhere {
+			n *= 2 // agents of the role
+		}
+		c.wantRunning(id, n)
 	}
 	tasks := 0
 	for _, i := range c.core.instances {

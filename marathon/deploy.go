@@ -304,7 +304,7 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 		next.VersionInfo.LastScalingAt = known.def.VersionInfo.LastScalingAt
 	}
 	if known == nil {
-		known = &app{instances: map[string]*Instance{}}
+		known = &app{core: c, instances: map[string]*Instance{}}
 		c.apps[def.ID] = known
 	}
 	if known.def == nil || known.def.ConfigVersion() != next.ConfigVersion() {
@@ -312,6 +312,9 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 	}
 	old, waits := known.def, known.def != nil && known.held()
 	known.def, known.stopping = &next, false
+	if next.Everywhere {
+		c.lookAround = time.Time{}
+	}
 	known.decideCanary(action, old, waits, d)
 	if action == ActionStart {
 		known.good = nil

@@ -154,6 +154,7 @@ func (c *Core) instanceLost(now time.Time, i *Instance, in Updated, fx []Effect)
 		return fx
 	}
 	i.State = task.Unreachable
+	c.loseAgent(i.Agent)
 	if i.Killing {
 		return c.expunge(now, i, fx) // nobody waits for it any more
 	}
