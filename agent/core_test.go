@@ -52,6 +52,15 @@ func running() []move {
 	)
 }
 
+// lingering is running, of a task that goes on for 20 s after it was withdrawn.
+func lingering() []move {
+	out := running()
+	s := spec("t")
+	s.Labels = append(s.Labels, task.Label{Key: DrainLabel, Value: "20"})
+	out[3].in = Launch{Framework: fw, Spec: s}
+	return out
+}
+
 func of(before []move, more ...move) []move { return append(before, more...) }
 
 var (
@@ -178,6 +187,25 @@ var table = map[string][]move{
 		move{in: killT, want: "stop c-t 5s withdraw"},
 		move{in: exited(143)},
 		move{in: answer{err: errLater}, want: "report KILLED"},
+	),
+	"kill of what is let go on": of(
+		lingering(),
+		move{in: killT, want: "withdraw"},
+		move{in: killT},
+		move{wait: 19 * second},
+		move{wait: 1 * second, want: "stop c-t 5s"},
+		move{in: exited(143)},
+		move{in: answer{}, want: "report KILLED"},
+	),
+	"what is let go on ends by itself": of(
+		lingering(),
+		move{in: killT, want: "withdraw"},
+		move{wait: 5 * second, in: exited(0), want: "report KILLED"},
+	),
+	"kill without a grace of what is let go on": of(
+		lingering(),
+		move{in: killT, want: "withdraw"},
+		move{wait: 1 * second, in: killIn(0), want: "stop c-t 0s"},
 	),
 	"kill again with a shorter grace": of(
 		running(),

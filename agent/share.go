@@ -19,6 +19,8 @@ type extra struct {
 	watchAt  time.Time // of the next check without consequences
 	watching bool      // such checks have begun
 
+	goes time.Time // until when a task that is to end is let go on
+
 	last string // what the last status said, for a row that is silent
 
 	session   uint64    // an executor's; 0: it is not connected

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"strconv"
 	"time"
 
 	"github.com/mesopool/mesopool/provider"
@@ -225,6 +226,10 @@ func (c *Core) advanceLaunch(now time.Time, r *row, fx []Effect) []Effect {
 
 func (c *Core) advanceStop(now time.Time, r *row, fx []Effect) []Effect {
 	if r.seen == provider.StateUp {
+		if until := c.lettingGo(now, r); until.After(now) {
+			c.retryAt(r, until)
+			return c.killing(now, r, c.withdraw(r, fx))
+		}
 		stop := Call{Op: OpStop, Key: r.key, ID: r.Container.ID, Grace: c.grace(r), Withdraw: r.announced}
 		r.again, r.announced = false, false
 		return c.call(r, stop, c.killing(now, r, fx))
@@ -234,6 +239,28 @@ func (c *Core) advanceStop(now time.Time, r *row, fx []Effect) []Effect {
 	}
 	// A launch may have gone through with its answer lost, or be about to: look.
 	return c.inspect(r, fx)
+}
+
+// DrainLabel is the label that says how many seconds a task that is to end goes on
+// after it was taken out of the registry, so that those who know it have time to
+// turn away.
+const (
+	DrainLabel  = "MESOPOOL_DRAIN_SECONDS"
+	longestWait = 10 * time.Minute
+)
+
+// lettingGo is until when a task that is to end goes on. One without a grace, or
+// whose framework is gone, does not. A restart of the agent begins anew.
+func (c *Core) lettingGo(now time.Time, r *row) time.Time {
+	text, ok := r.Spec.Label(DrainLabel)
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil || n <= 0 || r.State.Rank() < task.Running.Rank() || r.Silent || r.orphan || c.grace(r) == 0 {
+		return time.Time{}
+	}
+	if r.goes.IsZero() {
+		r.rare().goes = now.Add(min(time.Duration(n)*time.Second, longestWait))
+	}
+	return r.goes
 }
 
 // inspect looks a container up by ID, or by name while none is known.

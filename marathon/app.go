@@ -48,6 +48,15 @@ type App struct {
 	Deployment  *DeploymentLimits `json:"deployment,omitempty"`  // ours
 	HealthBrake *HealthBrake      `json:"healthBrake,omitempty"` // ours
 
+	Canary *Canary `json:"canary,omitempty"` // ours
+
+	// Everywhere says that there is one instance on each agent. It is ours.
+	Everywhere bool `json:"everywhere,omitempty"`
+
+	// RunOnce says that an instance that has finished is not replaced: the app is
+	// Instances runs to their end. It is ours.
+	RunOnce bool `json:"runOnce,omitempty"`
+
 	// Pod is set when the definition is a pod's: what only pods have. It is part
 	// of what is stored and of no answer.
 	Pod *Pod `json:"pod,omitempty"`
@@ -274,7 +283,7 @@ func (a *App) ConfigVersion() string {
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
 	for _, d := range []*App{&x, &y} {
-		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake = 0, "", nil, nil, nil
+		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake, d.Canary = 0, "", nil, nil, nil, nil
 	}
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)

@@ -60,13 +60,19 @@ func (a *app) target() int {
 	if a.stopping {
 		return 0
 	}
-	return a.def.Instances
+	if a.def.Everywhere {
+		return a.def.Instances * a.places()
+	}
+	return max(0, a.def.Instances-a.finished())
 }
 
 // bounds are how few healthy instances there must be and how many instances
 // there may be at most (TaskReplaceActor.scala, computeRestartStrategy).
 func (a *app) bounds() (minHealthy, most int) {
 	minHealthy, most = a.def.Upgrade.bounds(a.target(), a.tally.fresh+a.tally.old)
+	if a.held() {
+		return minHealthy, a.target() + a.canaries()
+	}
 	if a.def.Resident() { // the old one goes first: there is no room for another
 		most = min(most, a.target())
 		minHealthy = min(minHealthy, max(0, most-1))
@@ -91,7 +97,11 @@ func (c *Core) need(a *app) int {
 	}
 	t := &a.tally
 	_, most := a.bounds()
-	return max(0, min(a.target()-t.fresh, most-t.fresh-t.old-t.killing))
+	want := a.target()
+	if a.held() {
+		want = a.canaries()
+	}
+	return max(0, min(want-t.fresh, most-t.fresh-t.old-t.killing))
 }
 
 // settled says whether an app is what it should be: all instances of the
@@ -133,6 +143,10 @@ func (c *Core) converge(now time.Time, a *app, fx []Effect) []Effect {
 // target, and during a restart the old ones that can be spared.
 func (a *app) surplus() []*Instance {
 	over := a.tally.fresh - a.target()
+	if a.held() {
+		fresh, old := a.members()
+		return append(a.uneven(fresh, max(0, a.tally.fresh-a.canaries())), old[:min(len(old), max(0, a.tally.old-a.target()))]...)
+	}
 	if !a.stopping && over <= 0 && a.tally.old == 0 {
 		return nil
 	}
@@ -256,6 +270,11 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 		}
 		fx = c.killInstance(now, i, fx)
 	}
+	what := "kill"
+	if in.Wipe {
+		what = "wipe"
+	}
+	fx = c.note(now, in.Author, AuditEntry{What: what, Tasks: cut(ids)}, fx)
 	if !in.Scale {
 		return fx, nil
 	}
@@ -264,7 +283,7 @@ func (c *Core) killTasks(now time.Time, in KillTasks, fx []Effect) ([]Effect, er
 
 // shrink is the change that takes the lost instances off their apps.
 func (c *Core) shrink(in KillTasks, lost map[string]int) Change {
-	change := Change{DeploymentID: in.DeploymentID, Force: in.Force}
+	change := Change{DeploymentID: in.DeploymentID, Force: in.Force, Author: in.Author}
 	for _, id := range slices.Sorted(maps.Keys(lost)) {
 		if a := c.apps[id]; a != nil && !a.stopping {
 			def := *a.def

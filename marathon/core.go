@@ -44,10 +44,13 @@ type Core struct {
 	apps        map[string]*app
 	groups      map[string]*Group // those that have a record
 	residences  map[string]*Residence
-	cleanAsked  bool                 // offers were asked for to give residences back
-	instances   map[string]*Instance // by task ID; pods' by their own
-	pods        map[string]*Instance // by the IDs of their tasks
-	deployments []*Deployment        // oldest first
+	agents      map[string]map[string]time.Time // who has offered, by role, when last
+	lookAround  time.Time                       // when offers are asked for to learn of agents; zero: at once
+	audit       []*AuditEntry                   // oldest first
+	cleanAsked  bool                            // offers were asked for to give residences back
+	instances   map[string]*Instance            // by task ID; pods' by their own
+	pods        map[string]*Instance            // by the IDs of their tasks
+	deployments []*Deployment                   // oldest first
 	timers      timers.Heap[timer]
 
 	suppressed  bool
@@ -63,6 +66,7 @@ type Core struct {
 }
 
 type app struct {
+	core      *Core
 	def       *App
 	versions  []*App // newest first, the current one among them
 	good      *App   // the last one whose deployment succeeded, nil when there is none
@@ -76,6 +80,8 @@ type app struct {
 	since     time.Time     // lacking instances since
 	asked     int           // the need that offers were asked for
 	seen      Refusals      // what was wrong with the offers meanwhile
+	runs      Runs
+	promoted  string // the configuration that need not wait; see Canary
 	secrets   secretsOf
 	ended     []time.Time // instances, for their health, within the last minute
 	gated     bool        // some instance may have yet to show that it is ready
@@ -100,6 +106,8 @@ type SavedApp struct {
 	App      *App
 	Stopping bool
 	Good     string `json:",omitempty"` // the last version whose deployment succeeded
+	Runs     Runs   `json:",omitzero"`
+	Promoted string `json:",omitempty"`
 	Versions []*App `json:"-"`
 }
 
@@ -130,13 +138,14 @@ const (
 	KeyInstance   = "marathon/instance/"   // + task ID
 	KeyDeployment = "marathon/deployment/" // + id
 	KeyGroup      = "marathon/group"       // + id
+	KeyAudit      = "marathon/audit/"      // + id
 	KeyResidence  = "marathon/residence/"  // + id
 )
 
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, agents: map[string]map[string]time.Time{}, changed: map[string]bool{}, lacking: map[string]*app{}}
 }
 
 func (c *Config) fill(d Config) {
@@ -159,6 +168,8 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.updated(now, in, fx), nil
 	case Checked:
 		return c.checked(now, in, fx), nil
+	case Promote:
+		return c.promote(now, in, fx)
 	case GotSecrets:
 		return c.gotSecrets(in, fx), nil
 	case CheckedReady:
@@ -242,8 +253,9 @@ func (c *Core) Settle(now time.Time, fx []Effect) []Effect {
 func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	c.frameworkID = in.FrameworkID
 	for _, s := range in.Apps {
-		c.apps[s.App.ID] = &app{def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
+		c.apps[s.App.ID] = &app{core: c, def: s.App, versions: s.Versions, stopping: s.Stopping, instances: map[string]*Instance{}, since: now}
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
+		c.apps[s.App.ID].runs, c.apps[s.App.ID].promoted = s.Runs, s.Promoted
 		c.changed[s.App.ID] = true
 		c.lastVersion = max(c.lastVersion, s.App.Version)
 	}
@@ -261,6 +273,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 	for _, r := range in.Residences {
 		c.residences[r.ID] = r
 	}
+	c.audit = in.Audit
 	c.deployments = in.Deployments
 	slices.SortFunc(c.deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
 	for _, d := range c.deployments {
@@ -317,7 +330,7 @@ func (c *Core) subscribed(now time.Time, in Subscribed, fx []Effect) []Effect {
 			fx = c.sendKill(now, i, fx)
 		}
 	}
-	c.lastRevive, c.reviveWait, c.cleanAsked = time.Time{}, time.Time{}, false
+	c.lastRevive, c.reviveWait, c.cleanAsked, c.lookAround = time.Time{}, time.Time{}, false, time.Time{}
 	for _, a := range c.lacking {
 		a.asked = 0 // who knows what the master still knows
 	}

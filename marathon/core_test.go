@@ -80,8 +80,8 @@ func TestCreateScaleDelete(t *testing.T) {
 	}
 	w.run(20 * time.Second)
 	w.wantRunning("/a", 0)
-	if len(w.saved) != 1 || w.saved[KeyFramework] == nil {
-		t.Errorf("left in the store: %v", w.saved)
+	if left := w.left(); len(left) != 1 || left[0] != KeyFramework {
+		t.Errorf("left in the store: %v", left)
 	}
 	w.wantEvent("app_terminated_event", true)
 }
@@ -684,7 +684,7 @@ func TestEverythingHeals(t *testing.T) {
 		c.subscribe()
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": c.change, "delete": c.remove, "restart": c.again, "kill": c.killSome, "cancel": c.cancel, "group": c.group,
-			"lose": c.loseCalls, "crash": c.restartScheduler, "disconnect": c.reconnect, "agent": c.agent, "die": c.die, "duplicate": c.duplicate,
+			"promote": c.promote, "lose": c.loseCalls, "crash": c.restartScheduler, "disconnect": c.reconnect, "agent": c.agent, "die": c.die, "duplicate": c.duplicate,
 			"time": c.time, "work": func(rt *rapid.T) { c.deliverOne(rt) },
 		})
 		c.heal()
@@ -696,7 +696,7 @@ type chaos struct {
 	rt *rapid.T
 }
 
-var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p", "/r"}
+var chaosApps = []string{"/a", "/b", "/c", "/g/x", "/p", "/r", "/e"}
 
 func (c *chaos) pick(rt *rapid.T) string { return rapid.SampledFrom(chaosApps).Draw(rt, "app") }
 
@@ -710,6 +710,7 @@ func (c *chaos) change(rt *rapid.T) {
 	more += rapid.SampledFrom([]string{"", `,"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":0}`, `,"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0}`}).Draw(rt, "upgrade")
 	more += rapid.SampledFrom([]string{"", `,"unreachableStrategy":"disabled"`, `,"unreachableStrategy":{"inactiveAfterSeconds":30,"expungeAfterSeconds":300}`}).Draw(rt, "unreachable")
 	more += rapid.SampledFrom([]string{"", `,"deployment":{"maxRetries":1,"deadlineSeconds":40,"autoRevert":true}`, `,"deployment":{"deadlineSeconds":10}`}).Draw(rt, "limits")
+	more += rapid.SampledFrom([]string{"", `,"canary":{"instances":1}`, `,"canary":{"instances":5}`}).Draw(rt, "canary")
 	if id == "/c" {
 		more += `,"dependencies":["/a"]`
 	}
@@ -717,6 +718,9 @@ func (c *chaos) change(rt *rapid.T) {
 	if id == "/p" {
 		def = definePod(c.t, id, fmt.Sprintf(`,"scaling":{"kind":"fixed","instances":%d},"labels":{"v":"%d"}`, n, rapid.IntRange(0, 2).Draw(rt, "config")))
 		def.Upgrade, def.Unreachable, def.Deployment = define(c.t, id, more).Upgrade, define(c.t, id, more).Unreachable, define(c.t, id, more).Deployment
+	}
+	if id == "/e" {
+		def = define(c.t, id, fmt.Sprintf(`"instances":%d,"everywhere":true,"labels":{"v":"%d"}`, min(n, 1), rapid.IntRange(0, 2).Draw(rt, "config")))
 	}
 	if id == "/r" {
 		def = define(c.t, id, fmt.Sprintf(`"instances":%d,"labels":{"v":"%d"},`, min(n, 3), rapid.IntRange(0, 2).Draw(rt, "config"))+residentFields)
@@ -762,6 +766,8 @@ func (c *chaos) cancel(rt *rapid.T) {
 		c.batch(CancelDeployment{ID: rapid.SampledFrom(d).Draw(rt, "deployment").ID, NewID: "d" + c.id(), Revert: rapid.Bool().Draw(rt, "revert")})
 	}
 }
+
+func (c *chaos) promote(rt *rapid.T) { c.batch(Promote{App: c.pick(rt)}) }
 
 func (c *chaos) loseCalls(rt *rapid.T) {
 	kind := rapid.SampledFrom([]string{"Accept", "Kill", "Acknowledge", "Reconcile", "Revive", "Suppress", "Decline", "Update"}).Draw(rt, "kind")
@@ -829,6 +835,12 @@ func (c *chaos) heal() {
 	if def, has := c.core.Definition("/g/x"); has && def.Instances > 0 && !ok {
 		c.batch(Change{DeploymentID: "last too", Put: []*App{define(c.t, "/b", "")}, Force: true})
 	}
+	for range 3 { // some wait for others
+		c.run(20 * time.Minute)
+		for _, id := range chaosApps {
+			c.batch(Promote{App: id})
+		}
+	}
 	c.run(time.Hour)
 	for _, id := range chaosApps {
 		def, ok := c.core.Definition(id)
@@ -836,7 +848,11 @@ func (c *chaos) heal() {
 			c.wantRunning(id, 0)
 			continue
 		}
-		c.wantRunning(id, def.Instances)
+		n := def.Instances
+		if def.Everywhere {
+			n *= 2 // agents of the role
+		}
+		c.wantRunning(id, n)
 	}
 	tasks := 0
 	for _, i := range c.core.instances {

@@ -120,6 +120,12 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 	}
 	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}, Steps: c.steps(in), Since: now, Reverts: in.reverts}
 	fx = c.supersede(now, touched(in), fx)
+	before := map[string]*App{}
+	for _, def := range in.Put {
+		if known := c.apps[def.ID]; known != nil {
+			before[def.ID] = known.def
+		}
+	}
 	for _, def := range in.Put {
 		fx = c.put(def, d, c.actionFor(def, &in), fx)
 		if in.Live || in.reverts {
@@ -134,6 +140,7 @@ func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
 	}
 	fx = c.stopApps(now, in.Delete, d, fx)
 	fx = c.putGroups(in, d, fx)
+	fx = c.noteChange(now, &in, d, before, fx)
 	return c.begin(now, d, fx), nil
 }
 
@@ -297,13 +304,18 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 		next.VersionInfo.LastScalingAt = known.def.VersionInfo.LastScalingAt
 	}
 	if known == nil {
-		known = &app{instances: map[string]*Instance{}}
+		known = &app{core: c, instances: map[string]*Instance{}}
 		c.apps[def.ID] = known
 	}
 	if known.def == nil || known.def.ConfigVersion() != next.ConfigVersion() {
 		known.delay, known.delayed, known.secrets = 0, time.Time{}, secretsOf{} // a new configuration starts afresh
 	}
+	old, waits := known.def, known.def != nil && known.held()
 	known.def, known.stopping = &next, false
+	if next.Everywhere {
+		c.lookAround = time.Time{}
+	}
+	known.decideCanary(action, old, waits, d)
 	if action == ActionStart {
 		known.good = nil
 	} else {
@@ -474,9 +486,10 @@ func (c *Core) cancelDeployment(now time.Time, in CancelDeployment, fx []Effect)
 	}
 	d := c.deployments[i]
 	if !in.Revert {
+		fx = c.note(now, in.Author, AuditEntry{What: "stop deployment", Deployment: d.ID, Actions: cut(slices.Concat(d.Steps...))}, fx)
 		return c.endDeployment(now, d, "deployment_failed", "canceled", fx), nil
 	}
-	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, URI: "/v2/deployments/" + d.ID}
+	back := Change{DeploymentID: in.NewID, Force: true, reverts: true, Author: in.Author}
 	for _, id := range d.Apps() {
 		switch was := d.Before[id]; {
 		case was != nil:

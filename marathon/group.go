@@ -177,8 +177,7 @@ type ChangeGroup struct {
 	Put          *Tree
 	Force        bool
 	Create       bool // must not exist
-	ClientIP     string
-	URI          string
+	Author
 }
 
 func (ChangeGroup) input() {}
@@ -209,7 +208,7 @@ func (c *Core) changeGroup(now time.Time, in ChangeGroup, fx []Effect) ([]Effect
 
 // groupChange is what a wish about a group means for its apps.
 func (c *Core) groupChange(in ChangeGroup) (Change, error) {
-	out := Change{DeploymentID: in.DeploymentID, Force: in.Force, ClientIP: in.ClientIP, URI: in.URI}
+	out := Change{DeploymentID: in.DeploymentID, Force: in.Force, Author: in.Author}
 	if in.Put == nil {
 		if !c.hasGroup(in.ID) {
 			return out, notFound("Group", in.ID)

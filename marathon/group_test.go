@@ -58,8 +58,8 @@ func TestGroupDependency(t *testing.T) {
 	}
 	w.must(ChangeGroup{DeploymentID: "gone", ID: "/"})
 	w.run(time.Minute)
-	if len(w.tasks) > 0 || len(w.saved) != 1 {
-		t.Errorf("left: %v", w.saved)
+	if len(w.tasks) > 0 || len(w.left()) != 1 {
+		t.Errorf("left: %v", w.left())
 	}
 }
 

@@ -19,6 +19,7 @@ type (
 		Instances   []*Instance
 		Deployments []*Deployment
 		Groups      []*Group
+		Audit       []*AuditEntry
 		Residences  []*Residence
 	}
 
@@ -30,8 +31,7 @@ type (
 		Restart      []string
 		Force        bool
 		Create       bool // Put must not exist
-		ClientIP     string
-		URI          string
+		Author
 
 		// Live: what running instances need not be restarted for changes without
 		// a restart.
@@ -49,6 +49,7 @@ type (
 	// CancelDeployment ends a deployment: with Revert by a new one that
 	// restores what was, else as it stands.
 	CancelDeployment struct {
+		Author
 		ID, NewID string
 		Revert    bool
 	}
@@ -56,6 +57,7 @@ type (
 	// KillTasks ends instances; they are replaced unless Scale says that the
 	// app shall shrink.
 	KillTasks struct {
+		Author
 		DeploymentID string
 		IDs          []string
 		Scale        bool

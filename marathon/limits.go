@@ -75,7 +75,7 @@ func (l *DeploymentLimits) over(now time.Time, d *Deployment, app string) string
 // autoRevert they go back to what last worked, and so does what has not begun;
 // what goes on beside them stays on its way.
 func (c *Core) failDeployment(now time.Time, d *Deployment, failed []string, reason string, fx []Effect) []Effect {
-	back := Change{Force: true, URI: "/v2/deployments/" + d.ID}
+	back := Change{Force: true, Author: Author{URI: "/v2/deployments/" + d.ID}}
 	wanted := func(id string) bool { return c.apps[id].def.Deployment.AutoRevert }
 	if !d.Reverts && slices.ContainsFunc(failed, wanted) {
 		c.wayBack(d, failed, &back)
@@ -124,7 +124,7 @@ func (c *Core) worked(d *Deployment, fx []Effect) []Effect {
 
 // record is what is saved of an app.
 func (a *app) record() SavedApp {
-	out := SavedApp{App: a.def, Stopping: a.stopping}
+	out := SavedApp{App: a.def, Stopping: a.stopping, Runs: a.runs, Promoted: a.promoted}
 	if a.good != nil {
 		out.Good = a.good.Version
 	}

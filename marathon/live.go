@@ -119,7 +119,7 @@ func fieldsOf(a *App) map[string]any {
 // liveFields are those that running instances need not be restarted for.
 var liveFields = []string{
 	"instances", "labels", "constraints", "dependencies", "readinessChecks", "upgradeStrategy", "killSelection", "unreachableStrategy",
-	"backoffSeconds", "backoffFactor", "maxLaunchDelaySeconds", "deployment", "healthBrake",
+	"backoffSeconds", "backoffFactor", "maxLaunchDelaySeconds", "deployment", "healthBrake", "canary",
 }
 
 func restartsFor(field string, old, next *App) bool {

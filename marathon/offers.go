@@ -57,6 +57,7 @@ type pool struct {
 func (c *Core) offered(now time.Time, in Offered, fx []Effect) []Effect {
 	pools := poolsOf(in.Offers)
 	c.hosts.note(now, in.Offers)
+	c.seeAgents(now, pools)
 	fx = c.clean(now, pools, fx)
 	for _, a := range c.waiting(now) {
 		fx = c.place(now, a, pools, fx)
@@ -147,6 +148,9 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 		a.seen.Processed++
 		a.seen.LastSeen = now
 		for need > 0 {
+			if a.def.Everywhere && a.isOn(p.first.Agent) {
+				break
+			}
 			if a.def.Resident() {
 				var ok bool
 				if fx, ok = c.settle(now, a, p, fx); !ok {
@@ -265,7 +269,11 @@ func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
 	switch {
 	case !c.connected:
 		return fx
-	case len(c.lacking) == 0 && !c.cleaning(now) && !c.suppressed:
+	case !c.lookAround.After(now) && c.everywhere():
+		c.lookAround, c.suppressed, c.lastRevive = now.Add(c.cfg.ReconcileEach), false, now
+		c.wakeToRevive(c.lookAround)
+		return append(fx, Revive{})
+	case len(c.lacking) == 0 && !c.cleaning(now) && !c.suppressed && !c.everywhere():
 		c.suppressed = true
 		return append(fx, Suppress{})
 	case len(c.lacking) == 0 && !c.cleaning(now):

@@ -99,7 +99,9 @@ func (c *Core) instanceEnded(now time.Time, i *Instance, in Updated, fx []Effect
 	i.State = in.Status.State
 	fx = c.movedOut(now, i, c.forget(i, fx))
 	fx = c.tellStatus(now, i, in.Status, fx)
-	if a := c.apps[i.App]; a != nil && !i.Killing && i.State != task.Killed {
+	if a := c.apps[i.App]; a != nil && a.def.RunOnce && i.State == task.Finished {
+		return c.finishRun(a, i, fx)
+	} else if a != nil && !i.Killing && i.State != task.Killed {
 		c.fail(now, a, i, in.Status.Message)
 	}
 	return fx
@@ -152,6 +154,7 @@ func (c *Core) instanceLost(now time.Time, i *Instance, in Updated, fx []Effect)
 		return fx
 	}
 	i.State = task.Unreachable
+	c.loseAgent(i.Agent)
 	if i.Killing {
 		return c.expunge(now, i, fx) // nobody waits for it any more
 	}

@@ -64,6 +64,8 @@ func (a *App) validate() error {
 	c.strategies(a)
 	c.limits(a.Deployment)
 	c.brake(a.HealthBrake)
+	c.canary(a)
+	c.everywhere(a)
 	c.secrets(a)
 	c.residence(a)
 	for i, con := range a.Constraints {

@@ -17,6 +17,7 @@ type AppView struct {
 	Running     int
 	Healthy     int
 	Unhealthy   int
+	Finished    int // runs of an app that runs once
 	Deployments []string
 	LastFailure *Failure
 	Waiting     string        // why there are too few instances, "" when there are enough
@@ -87,7 +88,7 @@ func (c *Core) Instance(taskID string) (*Instance, bool) {
 }
 
 func (c *Core) view(now time.Time, a *app) AppView {
-	v := AppView{App: a.def, LastFailure: a.failure, Need: c.need(a), Refused: a.seen, Notes: c.notes(now, a), Readiness: c.Readiness(a.def.ID)}
+	v := AppView{App: a.def, Finished: a.finished(), LastFailure: a.failure, Need: c.need(a), Refused: a.seen, Notes: c.notes(now, a), Readiness: c.Readiness(a.def.ID)}
 	for _, d := range a.changes {
 		v.Deployments = append(v.Deployments, d.ID)
 	}
@@ -102,6 +103,9 @@ func (c *Core) view(now time.Time, a *app) AppView {
 	}
 	if why := a.braked(now); why != "" {
 		v.Notes = append(v.Notes, why)
+	}
+	if why := a.waitsForPromotion(); v.Waiting == "" {
+		v.Waiting = why
 	}
 	for _, r := range c.residencesOf(a.def.ID) {
 		v.Residences = append(v.Residences, ResidenceView{*r, c.lives(r)})

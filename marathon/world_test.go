@@ -134,6 +134,10 @@ func (w *world) load() Recover {
 			d := new(Deployment)
 			w.decode(k, d)
 			in.Deployments = append(in.Deployments, d)
+		case strings.HasPrefix(k, KeyAudit):
+			e := new(AuditEntry)
+			w.decode(k, e)
+			in.Audit = append(in.Audit, e)
 		case strings.HasPrefix(k, KeyResidence):
 			r := new(Residence)
 			w.decode(k, r)
@@ -150,6 +154,11 @@ func (w *world) load() Recover {
 		}
 	}
 	return in
+}
+
+// left are the keys in the store, but for what is to stay there.
+func (w *world) left() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.saved)), func(k string) bool { return strings.HasPrefix(k, KeyAudit) })
 }
 
 func (w *world) versions(id string) []*App {
@@ -299,7 +308,10 @@ func (w *world) checkCore() {
 			w.t.Fatalf("%s needs %d, lacking: %v", id, w.core.need(a), w.core.lacking[id] != nil)
 		}
 		total := want.fresh + want.old + want.killing
-		_, most := a.def.Upgrade.bounds(a.target(), want.fresh+want.old+want.killing)
+		_, most := a.bounds()
+		if !a.held() && !a.def.Resident() {
+			_, most = a.def.Upgrade.bounds(a.target(), want.fresh+want.old+want.killing)
+		}
 		if total > max(most+w.away[id], w.before[id]) { // lost ones may have come back beside those that were launched for them
 			w.t.Fatalf("%s has %+v; at most %d are allowed, %d were there, %d were lost", id, want, most, w.before[id], w.away[id])
 		}

@@ -222,6 +222,12 @@ func body(r *http.Request) ([]byte, error) {
 	return text, nil
 }
 
+// author is who makes a request, as far as it says so.
+func author(r *http.Request) marathon.Author {
+	user, _, _ := r.BasicAuth()
+	return marathon.Author{ClientIP: clientIP(r), User: user, Method: r.Method, URI: r.URL.Path}
+}
+
 func clientIP(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

@@ -23,6 +23,7 @@ type appInfo struct {
 	TasksRunning    int                         `json:"tasksRunning"`
 	TasksHealthy    int                         `json:"tasksHealthy"`
 	TasksUnhealthy  int                         `json:"tasksUnhealthy"`
+	TasksFinished   int                         `json:"tasksFinished,omitempty"` // ours: of an app that runs once
 	Deployments     []idRef                     `json:"deployments"`
 	Tasks           *[]taskInfo                 `json:"tasks,omitempty"`
 	LastTaskFailure *marathon.Failure           `json:"lastTaskFailure,omitempty"`
@@ -65,7 +66,7 @@ func volumesOf(app string, r *marathon.Residence) []localVolume {
 func describe(v *marathon.AppView, embed func(string) bool) appInfo {
 	out := appInfo{
 		App: v.App, TasksStaged: v.Staged, TasksRunning: v.Running, TasksHealthy: v.Healthy, TasksUnhealthy: v.Unhealthy,
-		Deployments: []idRef{}, Waiting: v.Waiting, Notes: v.Notes,
+		Deployments: []idRef{}, Waiting: v.Waiting, TasksFinished: v.Finished, Notes: v.Notes,
 	}
 	for _, r := range v.Residences {
 		if !r.Lived {
@@ -116,6 +117,8 @@ func (a *API) apps(w http.ResponseWriter, r *http.Request, parts []string) error
 	switch last := parts[n-1]; {
 	case last == "*" && r.Method == http.MethodGet:
 		return a.appsBelow(w, r, pathOf(parts[:n-1]))
+	case last == "promote" && n >= 2 && r.Method == http.MethodPost:
+		return a.promote(w, r, pathOf(parts[:n-1]))
 	case last == "restart" && r.Method == http.MethodPost:
 		return a.restart(w, r, pathOf(parts[:n-1]))
 	case last == "tasks" && n >= 2 && parts[n-2] == "*":
@@ -247,7 +250,7 @@ func (a *API) change(r *http.Request, c marathon.Change) error {
 	if err != nil {
 		return err
 	}
-	c.Force, c.ClientIP, c.URI = force, clientIP(r), r.URL.Path
+	c.Force, c.Author = force, author(r)
 	return a.cfg.Runner.Do(r.Context(), c)
 }
 
@@ -482,6 +485,21 @@ func (a *API) restart(w http.ResponseWriter, r *http.Request, id string) error {
 		return err
 	}
 	return a.deploy(w, r, marathon.Change{Put: []*marathon.App{def}, Restart: []string{id}, Expect: ifMatch(r, id)})
+}
+
+// promote lets the canaries of an app take over. It is ours.
+func (a *API) promote(w http.ResponseWriter, r *http.Request, id string) error {
+	if _, err := a.definition(r, id); err != nil {
+		return err
+	}
+	err := a.cfg.Runner.Do(r.Context(), marathon.Promote{Author: author(r), App: id})
+	if errors.Is(err, marathon.ErrNotHeld) {
+		return &status{http.StatusConflict, err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]string{"promoted": id})
 }
 
 func (a *API) versions(w http.ResponseWriter, r *http.Request, id, version string) error {

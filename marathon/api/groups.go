@@ -197,7 +197,7 @@ func (a *API) changeGroup(w http.ResponseWriter, r *http.Request, code int, in m
 	if in.Force, err = flag(r, "force", false); err != nil {
 		return err
 	}
-	in.DeploymentID, in.ClientIP, in.URI = uuid.New().String(), clientIP(r), r.URL.Path
+	in.DeploymentID, in.Author = uuid.New().String(), author(r)
 	if dry && r.Method == http.MethodPut {
 		return a.planGroup(w, r, in)
 	}

@@ -282,7 +282,7 @@ func (a *API) killPods(w http.ResponseWriter, r *http.Request, id, one string) e
 		}
 		out = append(out, known[i])
 	}
-	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{IDs: ids}); err != nil {
+	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{Author: author(r), IDs: ids}); err != nil {
 		return err
 	}
 	if one != "" {
@@ -300,7 +300,7 @@ func describePod(v *marathon.AppView, now time.Time) podStatus {
 	stable := 0
 	for _, i := range v.Instances {
 		one := describePodInstance(i, stamp)
-		if one.Status == "STABLE" {
+		if one.Status == "STABLE" && i.Version == v.App.ConfigVersion() {
 			stable++
 		}
 		out.StatusSince = max(out.StatusSince, one.StatusSince)

@@ -95,7 +95,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, id string) error {
 		return err
 	}
 	back := uuid.New().String()
-	err = a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{ID: id, NewID: back, Revert: !force})
+	err = a.cfg.Runner.Do(r.Context(), marathon.CancelDeployment{Author: author(r), ID: id, NewID: back, Revert: !force})
 	if err != nil {
 		return err
 	}
@@ -236,6 +236,8 @@ func (a *API) service(w http.ResponseWriter, r *http.Request, name string, rest 
 		return answer(w, http.StatusOK, map[string]string{"leader": a.cfg.Address})
 	case name == "eventSubscriptions" && len(rest) == 0:
 		return a.subscriptions(w, r)
+	case name == "audit" && len(rest) == 0 && r.Method == http.MethodGet:
+		return a.audit(w, r)
 	case name == "plugins" && len(rest) == 0:
 		return answer(w, http.StatusOK, map[string]any{"plugins": []any{}})
 	}

@@ -2,8 +2,10 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mesopool/mesopool/internal/uuid"
@@ -196,6 +198,9 @@ func (a *API) appTask(w http.ResponseWriter, r *http.Request, app, id string) er
 		return notAllowed(r)
 	}
 	v, err := a.view(r, app)
+	if errors.Is(err, marathon.ErrNotFound) && app == appByTask(id) {
+		return a.taskAlone(w, r, id, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -209,6 +214,24 @@ func (a *API) appTask(w http.ResponseWriter, r *http.Request, app, id string) er
 	}
 	if len(killed) == 0 || killed[0].AppID != app {
 		return missing("Task '" + id + "' does not exist")
+	}
+	return a.kill(w, r, []string{id}, "task")
+}
+
+// appByTask is what go-marathon takes for the app of a task: IDs were simpler
+// when it was written (KillTask in its task.go).
+func appByTask(id string) string {
+	return "/" + strings.ReplaceAll(strings.ReplaceAll(id[:max(0, strings.LastIndex(id, "."))], "_", "/"), "//", "/")
+}
+
+// taskAlone ends a task whatever app the path names.
+func (a *API) taskAlone(w http.ResponseWriter, r *http.Request, id string, none error) error {
+	killed, err := a.infoOf(r, []string{id})
+	if err != nil {
+		return err
+	}
+	if len(killed) == 0 {
+		return none
 	}
 	return a.kill(w, r, []string{id}, "task")
 }
@@ -235,7 +258,7 @@ func (a *API) kill(w http.ResponseWriter, r *http.Request, ids []string, key str
 		return err
 	}
 	id := uuid.New().String()
-	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{DeploymentID: id, IDs: ids, Scale: scale, Force: force, Wipe: wipe}); err != nil {
+	if err := a.cfg.Runner.Do(r.Context(), marathon.KillTasks{Author: author(r), DeploymentID: id, IDs: ids, Scale: scale, Force: force, Wipe: wipe}); err != nil {
 		return err
 	}
 	if scale {

@@ -65,6 +65,9 @@ func load(ctx context.Context, s store.Store) (marathon.Recover, error) {
 	if out.Instances, err = read[marathon.Instance](ctx, s, marathon.KeyInstance); err != nil {
 		return out, err
 	}
+	if out.Audit, err = read[marathon.AuditEntry](ctx, s, marathon.KeyAudit); err != nil {
+		return out, err
+	}
 	if out.Residences, err = read[marathon.Residence](ctx, s, marathon.KeyResidence); err != nil {
 		return out, err
 	}
