@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/mesopool/mesopool/gc"
+	"github.com/mesopool/mesopool/internal/recent"
 	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -53,8 +55,8 @@ type Core struct {
 	kept       map[string]kept // by container ID: those that gc has
 	completed  []Completed     // at most maxCompleted
 	endings    Counts
-	amounts    amounts
-	refusals   map[task.Reason]uint64 // tasks that did not run here, by why
+	amounts    *recent.Values[resources.Resources] // that tasks have asked for
+	refusals   map[task.Reason]uint64              // tasks that did not run here, by why
 	wakes      wakes
 	drain      *DrainConfig // nil: not draining
 	joined     bool
@@ -98,7 +100,7 @@ type row struct {
 func NewCore(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, tasks: map[task.Key]*row{}, pods: map[task.Key][]*row{}, frameworks: map[string]*framework{},
-		orphans: map[string]*row{}, kept: map[string]kept{}, refusals: map[task.Reason]uint64{},
+		orphans: map[string]*row{}, kept: map[string]kept{}, refusals: map[task.Reason]uint64{}, amounts: recent.New(resources.Resources.Equal),
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"time"
 	"unique"
 
-	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -37,32 +36,13 @@ func (r *row) rare() *extra {
 	return r.extra
 }
 
-// amounts are the latest different ones that tasks have asked for. They are never
-// changed in place.
-type amounts struct {
-	kept [16]resources.Resources
-	next int
-}
-
-// same returns equal amounts that are kept already.
-func (a *amounts) same(r resources.Resources) resources.Resources {
-	for _, k := range a.kept {
-		if len(k) == len(r) && k.Equal(r) {
-			return k
-		}
-	}
-	a.kept[a.next%len(a.kept)] = r
-	a.next++
-	return r
-}
-
 // share lets a new row say in common words what others say too.
 func (c *Core) share(r *row) {
 	s := &r.Spec
 	s.Key.Framework, s.Image = unique.Make(s.Key.Framework).Value(), unique.Make(s.Image).Value()
 	r.key = s.Key
 	if len(s.Resources) > 0 {
-		s.Resources = c.amounts.same(s.Resources)
+		s.Resources = c.amounts.Same(s.Resources)
 	}
 	r.slim()
 }

@@ -1,10 +1,12 @@
 package master
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/recent"
 	"github.com/mesopool/mesopool/internal/timers"
 	"github.com/mesopool/mesopool/master/drf"
 	"github.com/mesopool/mesopool/resources"
@@ -87,6 +89,9 @@ type Core struct {
 
 	nextAgent, nextFramework, nextOffer, nextOperation int
 	count                                              Counters
+
+	amounts *recent.Values[resources.Resources] // of tasks
+	said    *recent.Values[[]byte]              // their More
 }
 
 // Counters count what has happened since the start.
@@ -148,7 +153,7 @@ func NewCore(cfg Config) *Core {
 		cfg: cfg, agents: map[string]*agent{}, byPID: map[string]*agent{}, recovered: map[string]AgentInfo{},
 		lost: map[string]time.Time{}, frameworks: map[string]*framework{}, finished: map[string]bool{},
 		offers: map[string]*Offer{}, inRole: map[string]*drf.Sorter{}, weights: map[string]float64{}, quotas: map[string]Quota{}, marks: map[string]Marks{}, gone: map[string]time.Time{}, inverse: map[string]*InverseOffer{}, consumed: map[string]resources.Scalars{},
-		count: Counters{Ended: map[task.State]uint64{}},
+		count: Counters{Ended: map[task.State]uint64{}}, amounts: recent.New(resources.Resources.Equal), said: recent.New(bytes.Equal),
 	}
 }
 

@@ -171,13 +171,7 @@ func (c *Core) run(f *framework, a *agent, launches []Launch, fx []Effect) []Eff
 	group := RunGroup{Framework: &f.FrameworkInfo, Executor: first.ExecutorOrigin, Version: a.ResourceVersion, Runs: runs}
 	for i := range launches {
 		l := &launches[i]
-		t := &Task{
-			Key: task.Key{Framework: f.ID, ID: l.ID}, Name: l.Name, Agent: a.ID, Executor: l.Executor,
-			Resources: l.Resources, State: task.Staging, Origin: l.Origin,
-		}
-		if len(l.Resources) > 0 {
-			t.Role = l.Resources[0].Role
-		}
+		t := &Task{Key: task.Key{ID: l.ID}, Name: l.Name, Executor: l.Executor, Resources: l.Resources, State: task.Staging, More: l.More}
 		c.addTask(a, f, t)
 		fx = c.noteTask(t, fx)
 		c.count.TasksLaunched++

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
@@ -45,7 +46,13 @@ func (c *Core) share(f *framework, amount resources.Resources, add bool) {
 	}
 }
 
+// addTask takes a new row, which says in common words what others say too.
 func (c *Core) addTask(a *agent, f *framework, t *Task) {
+	t.Key.Framework, t.Agent, t.Name = f.ID, a.ID, unique.Make(t.Name).Value()
+	t.Resources, t.More = c.amounts.Same(t.Resources), c.said.Same(t.More)
+	if len(t.Resources) > 0 {
+		t.Role = t.Resources[0].Role
+	}
 	f.tasks[t.Key.ID] = t
 	a.tasks[t.Key] = t
 	if !t.State.Terminal() {
@@ -233,7 +240,7 @@ func (c *Core) answerKnown(now time.Time, f *framework, t *Task, fx []Effect) []
 		status.State = t.StatusState
 	}
 	if n := len(t.Statuses); n > 0 {
-		status.Wire = t.Statuses[n-1].Wire // for its container and health
+		status.More = t.Statuses[n-1].More // for its container and health
 	}
 	return c.tell(f, Update{Task: t.Key.ID, Agent: t.Agent, Status: status}, fx)
 }

@@ -72,9 +72,9 @@ type Task struct {
 	Statuses    []Status // the last of each consecutive state, oldest first
 	KillAsked   bool
 
-	Origin   []byte // the TaskInfo as launched, or the Task as an agent reported it
-	Reported bool   // Origin is a Task
-	Unreach  time.Time
+	// More is a Task message with what this row does not say itself.
+	More    []byte
+	Unreach time.Time
 }
 
 // Status is one status of a task, for listings and reconciliation.
@@ -84,9 +84,9 @@ type Status struct {
 	Source task.Source
 	Reason task.Reason
 	UUID   task.UUID
-	// Wire is the status as the agent sent it, without its data; empty for
-	// statuses that the master made.
-	Wire    []byte
+	// More is a TaskStatus message with what is not said here and by the task's
+	// row, and without data; empty for statuses that the master made.
+	More    []byte
 	Message string
 }
 
@@ -115,7 +115,8 @@ type Launch struct {
 	// ExecutorResources are counted when the executor does not run yet.
 	ExecutorResources resources.Resources
 	ExecutorOrigin    []byte // as in Executor
-	Origin            []byte
+	Origin            []byte // the TaskInfo for the agent
+	More              []byte // as in Task
 	Invalid           string
 	Unauthorized      bool // that is what is wrong with it
 

@@ -219,7 +219,7 @@ func (a *agentNode) report(r agent.Report) {
 	s := r.Status
 	cmd := master.StatusUpdate{
 		Agent: a.id, Key: r.Key, Latest: r.Latest, Event: wire,
-		Status: master.Status{State: s.State, Time: s.Time, Source: s.Source, Reason: s.Reason, UUID: s.UUID, Message: s.Message, Wire: wire},
+		Status: master.Status{State: s.State, Time: s.Time, Source: s.Source, Reason: s.Reason, UUID: s.UUID, Message: s.Message, More: wire},
 	}
 	a.toMaster(a.w.text(cmd), func() { a.w.master.put(cmd) })
 }
@@ -311,7 +311,7 @@ func (a *agentNode) reregistration() master.ReregisterAgent {
 // reported is a task as a re-registration describes it (mesos/link, TaskMessage).
 func (a *agentNode) reported(t *agent.Task) *master.Task {
 	row := &master.Task{
-		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State, Origin: t.Spec.Origin, Reported: true,
+		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State,
 	}
 	if len(row.Resources) > 0 {
 		row.Role = row.Resources[0].Role
@@ -319,7 +319,7 @@ func (a *agentNode) reported(t *agent.Task) *master.Task {
 	for i := range t.History {
 		s := t.History[i]
 		row.Statuses = append(row.Statuses, master.Status{
-			State: s.State, Time: s.Time, Source: s.Source, Reason: s.Reason, UUID: s.UUID, Message: s.Message, Wire: a.w.table.putStatus(&s),
+			State: s.State, Time: s.Time, Source: s.Source, Reason: s.Reason, UUID: s.UUID, Message: s.Message, More: a.w.table.putStatus(&s),
 		})
 	}
 	told := t.Pending

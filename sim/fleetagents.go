@@ -34,7 +34,6 @@ type member struct {
 type running struct {
 	key       task.Key
 	framework master.FrameworkInfo
-	origin    []byte
 	amount    resources.Resources
 	state     task.State
 	updates   []master.Status
@@ -142,7 +141,7 @@ func (m *member) register() {
 	listed := map[string]bool{}
 	for _, key := range sortedKeysOf(m.runs) {
 		r := m.runs[key]
-		row := &master.Task{Key: key, Name: key.ID, Agent: m.id, Resources: r.amount, State: r.state, Origin: r.origin, Reported: true}
+		row := &master.Task{Key: key, Name: key.ID, Agent: m.id, Resources: r.amount, State: r.state}
 		if len(r.amount) > 0 {
 			row.Role = r.amount[0].Role
 		}
@@ -289,7 +288,7 @@ func (m *member) run(x master.RunTask) {
 		m.f.failf("%s is launched twice on %s", key, m.id)
 		return
 	}
-	r := &running{key: key, framework: *x.Framework, origin: x.Task, amount: l.amount, state: task.Staging}
+	r := &running{key: key, framework: *x.Framework, amount: l.amount, state: task.Staging}
 	m.runs[key] = r
 	steps := []task.State{task.Starting, task.Running, oneOf(m.f.rnd, task.Finished, task.Failed)}
 	m.progress(r, steps)

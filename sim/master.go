@@ -399,8 +399,8 @@ func (m *masterNode) statusFor(e *master.Update) task.Status {
 		return m.w.table.statuses[string(e.Wire)]
 	}
 	s := task.Status{State: e.Status.State, Source: e.Status.Source, Reason: e.Status.Reason, Message: e.Status.Message, Time: e.Status.Time, UUID: e.Status.UUID}
-	if len(e.Status.Wire) > 0 {
-		said := m.w.table.statuses[string(e.Status.Wire)]
+	if len(e.Status.More) > 0 {
+		said := m.w.table.statuses[string(e.Status.More)]
 		s.Container, s.Healthy = said.Container, said.Healthy
 	}
 	return s

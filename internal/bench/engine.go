@@ -3,6 +3,7 @@ package bench
 import (
 	"archive/tar"
 	"context"
+	"debug/elf"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,9 @@ type Engine struct {
 // Import makes an image out of a static program, without any registry. The
 // program is at /program.
 func (e *Engine) Import(ctx context.Context, program string) error {
+	if err := static(program); err != nil {
+		return err
+	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(pack(w, program)) }()
 	answer, err := e.Client.ImageImport(ctx, image.ImportSource{Source: r, SourceName: "-"}, e.Image, image.ImportOptions{})
@@ -39,6 +43,21 @@ func (e *Engine) Import(ctx context.Context, program string) error {
 	defer answer.Close()
 	_, err = io.Copy(io.Discard, answer)
 	return err
+}
+
+// static refuses a program that needs libraries, which its image would not have.
+func static(program string) error {
+	file, err := elf.Open(program)
+	if err != nil {
+		return fmt.Errorf("%s is no Linux program for an image: %w", program, err)
+	}
+	defer file.Close()
+	for _, part := range file.Progs {
+		if part.Type == elf.PT_INTERP {
+			return fmt.Errorf("%s is not linked statically and cannot run in an image of its own; build it with CGO_ENABLED=0", program)
+		}
+	}
+	return nil
 }
 
 func pack(w io.Writer, program string) error {

@@ -87,6 +87,9 @@ func (o ReportOptions) launches(ctx context.Context, what string, args []string)
 		if err := o.measure(ctx, &one, args...); err != nil {
 			return nil, err
 		}
+		if err := whole(one.Results); err != nil {
+			return nil, err
+		}
 		rounds = append(rounds, one.Results...)
 	}
 	return rounds, nil
@@ -98,6 +101,16 @@ func (o ReportOptions) measure(ctx context.Context, into any, args ...string) er
 		return err
 	}
 	return json.Unmarshal(text, into)
+}
+
+// whole complains about results that are not of all tasks.
+func whole(results []Result) error {
+	for _, r := range results {
+		if r.Failed > 0 {
+			return fmt.Errorf("%s: %d of %d tasks failed, the first with: %s", r.Name, r.Failed, r.Failed+r.Tasks, r.FirstFail)
+		}
+	}
+	return nil
 }
 
 func (r *Report) agents(ctx context.Context, o ReportOptions) error {
@@ -122,6 +135,9 @@ func (r *Report) engine(ctx context.Context, o ReportOptions) error {
 			var one single
 			err := o.measure(ctx, &one, "bench", "--provider", "docker", "--in-flight", strconv.Itoa(atOnce), "--tasks", "48")
 			if err != nil {
+				return err
+			}
+			if err := whole(one.Results); err != nil {
 				return err
 			}
 			for _, x := range one.Results {

@@ -91,7 +91,7 @@ func amounts(total, used, offered resources.Scalars) []web.Amount {
 func addressIn(t *master.Task) string {
 	for _, s := range slices.Backward(t.Statuses) {
 		var m mesosv1.TaskStatus
-		if len(s.Wire) == 0 || proto.Unmarshal(s.Wire, &m) != nil {
+		if len(s.More) == 0 || (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(s.More, &m) != nil {
 			continue
 		}
 		if c := convert.Status(&m).Container; c != nil && len(c.Addresses) > 0 {

@@ -32,7 +32,7 @@ type framework struct {
 	id     store.Singleton
 	events chan scheduler.Event
 	offers []scheduler.Event // that came while something else was waited for
-	why    atomic.Value // the last subscription ended
+	why    atomic.Value      // the last subscription ended
 }
 
 func info(name string) *mesos.FrameworkInfo {

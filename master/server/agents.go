@@ -281,7 +281,7 @@ func reportedExecutors(in *messages.ReregisterSlaveMessage, frameworks map[strin
 func reportedTask(t *mesosv1.Task, agent string, roles map[string]string, executors map[task.Key]bool) (*master.Task, error) {
 	row := &master.Task{
 		Key: task.Key{Framework: t.GetFrameworkId().GetValue(), ID: t.GetTaskId().GetValue()}, Name: t.GetName(), Agent: agent,
-		Executor: t.GetExecutorId().GetValue(), State: task.State(t.GetState()), StatusState: task.State(t.GetStatusUpdateState()), Reported: true,
+		Executor: t.GetExecutorId().GetValue(), State: task.State(t.GetState()), StatusState: task.State(t.GetStatusUpdateState()),
 	}
 	copy(row.StatusUUID[:], t.GetStatusUpdateUuid())
 	role, known := roles[row.Key.Framework]
@@ -300,9 +300,6 @@ func reportedTask(t *mesosv1.Task, agent string, roles map[string]string, execut
 	if row.Resources, err = convert.Resources(t.Resources); err != nil {
 		return nil, err
 	}
-	if len(row.Resources) > 0 {
-		row.Role = row.Resources[0].Role
-	}
 	for _, st := range t.Statuses {
 		one, err := status(st)
 		if err != nil {
@@ -310,19 +307,15 @@ func reportedTask(t *mesosv1.Task, agent string, roles map[string]string, execut
 		}
 		row.Statuses = append(row.Statuses, one)
 	}
-	t.Statuses = nil
-	row.Origin, err = proto.Marshal(t)
+	row.More, err = moreOfTask(t)
 	return row, err
 }
 
-// status reads a status that an agent sent; Wire leaves the data out, which
-// only the framework wants.
+// status reads a status that an agent sent.
 func status(st *mesosv1.TaskStatus) (master.Status, error) {
-	out := statusOf(st)
-	data := st.Data
-	st.Data = nil
 	wire, err := proto.Marshal(st)
-	st.Data, out.Wire = data, wire
+	out := statusOf(st)
+	out.More = moreOfStatus(wire)
 	return out, err
 }
 
@@ -337,11 +330,10 @@ func statusOf(st *mesosv1.TaskStatus) master.Status {
 	return out
 }
 
-// The fields on the way from a StatusUpdateMessage to its TaskStatus, and in it.
+// The fields on the way from a StatusUpdateMessage to its TaskStatus.
 const (
 	messageUpdateField = 1
 	updateStatusField  = 4
-	statusDataField    = 3
 )
 
 // statusUpdate: the status goes to the framework as the agent wrote it, unless
@@ -364,10 +356,7 @@ func (s *Server) statusUpdate(m libprocess.Message) error {
 		return err
 	}
 	st := statusOf(up.Status)
-	st.Wire = wire
-	if len(up.Status.Data) > 0 {
-		st.Wire = without(wire, statusDataField)
-	}
+	st.More = moreOfStatus(wire)
 	cmd := master.StatusUpdate{
 		Agent: up.GetSlaveId().GetValue(), Key: task.Key{Framework: up.FrameworkId.GetValue(), ID: up.Status.TaskId.GetValue()},
 		Status: st, Latest: st.State, Event: wire,

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"net/netip"
@@ -147,8 +148,9 @@ func TestAgentMessages(t *testing.T) {
 		}
 	}
 	snap := m.until(t, "the status", func(s *master.Snapshot) bool { return len(s.Frameworks[0].Tasks[0].Statuses) == 1 })
-	kept := &mesosv1.TaskStatus{}
-	if err := proto.Unmarshal(snap.Frameworks[0].Tasks[0].Statuses[0].Wire, kept); err != nil || kept.Data != nil || kept.GetTimestamp() != 2.5 {
+	row := snap.Frameworks[0].Tasks[0]
+	kept, err := fullStatus(row, &row.Statuses[0])
+	if err != nil || kept.Data != nil || kept.GetTimestamp() != 2.5 {
 		t.Errorf("kept %v, %v", kept, err)
 	}
 
@@ -287,21 +289,41 @@ func TestKeptResources(t *testing.T) {
 	}
 }
 
-func TestWithout(t *testing.T) {
-	in := &mesosv1.TaskStatus{TaskId: &mesosv1.TaskID{Value: new("t")}, State: mesosv1.TaskState_TASK_LOST.Enum(), Data: []byte("x"), Healthy: new(true)}
-	wire, err := proto.Marshal(in)
+// TestRows: what is kept beside a row and the row make the message again.
+func TestRows(t *testing.T) {
+	sent := &mesosv1.TaskStatus{
+		TaskId: &mesosv1.TaskID{Value: new("t")}, State: mesosv1.TaskState_TASK_LOST.Enum(), Data: []byte("x"), Healthy: new(true), Message: new("why"),
+		AgentId: &mesosv1.AgentID{Value: new("a")}, ExecutorId: &mesosv1.ExecutorID{Value: new("e")}, Timestamp: new(2.5), Uuid: make([]byte, 16),
+		Source: mesosv1.TaskStatus_SOURCE_AGENT.Enum(), Reason: mesosv1.TaskStatus_REASON_GC_ERROR.Enum(), UnreachableTime: &mesosv1.TimeInfo{Nanoseconds: new(int64(7))},
+	}
+	sent.Uuid[3] = 9
+	st, err := status(sent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &mesosv1.TaskStatus{}
-	if err := proto.Unmarshal(without(wire, statusDataField), out); err != nil {
+	reported := &mesosv1.Task{
+		Name: new("n"), TaskId: sent.TaskId, AgentId: sent.AgentId, FrameworkId: &mesosv1.FrameworkID{Value: new("f")}, ExecutorId: sent.ExecutorId,
+		State: mesosv1.TaskState_TASK_RUNNING.Enum(), User: new("root"), Statuses: []*mesosv1.TaskStatus{sent}, Resources: []*mesosv1.Resource{scalar("cpus", 1)},
+		Labels: &mesosv1.Labels{Labels: []*mesosv1.Label{{Key: new("k"), Value: new("v")}}}, Limits: map[string]*mesosv1.Value_Scalar{"mem": {Value: new(3.0)}},
+	}
+	whole := proto.CloneOf(reported)
+	whole.Statuses[0].Data = nil
+	row, err := reportedTask(reported, "a", map[string]string{"f": "r"}, map[task.Key]bool{{Framework: "f", ID: "e"}: true})
+	if err != nil {
 		t.Fatal(err)
 	}
-	in.Data = nil
-	if diff := cmp.Diff(in, out, protocmp.Transform()); diff != "" {
-		t.Error(diff)
+	if bytes.Contains(st.More, []byte("why")) || bytes.Contains(row.More, []byte("cpus")) {
+		t.Errorf("kept twice: %q, %q", st.More, row.More)
 	}
-	if got := field(wire, 1); string(got) != "\n\x01t" {
+	got, err := fullTask(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Resources, whole.Resources = nil, nil // they are in the form after reservation refinement
+	if diff := cmp.Diff(whole, got, protocmp.Transform()); diff != "" {
+		t.Errorf("the task (-sent +kept):\n%s", diff)
+	}
+	if got := field([]byte(mustMarshal(t, sent)), 1); string(got) != "\n\x01t" {
 		t.Errorf("field = %q", got)
 	}
 }

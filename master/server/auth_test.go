@@ -594,18 +594,15 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// TestUserOf reads the user of a task as it was launched, or reported.
+// TestUserOf reads the user of a task as it was launched.
 func TestUserOf(t *testing.T) {
 	command := func(user *string) *mesosv1.CommandInfo { return &mesosv1.CommandInfo{User: user} }
 	info := &mesosv1.TaskInfo{Name: new("n"), TaskId: &mesosv1.TaskID{Value: new("t")}, AgentId: &mesosv1.AgentID{Value: new("a")}}
 	withCommand, withExecutor := proto.CloneOf(info), proto.CloneOf(info)
 	withCommand.Command = command(new("www"))
 	withExecutor.Executor = &mesosv1.ExecutorInfo{ExecutorId: &mesosv1.ExecutorID{Value: new("e")}, Command: command(new("exec"))}
-	reported := &mesosv1.Task{Name: new("n"), TaskId: info.TaskId, AgentId: info.AgentId, FrameworkId: &mesosv1.FrameworkID{Value: new("f")}, State: mesosv1.TaskState_TASK_RUNNING.Enum(), User: new("rep")}
-	for want, row := range map[string]*master.Task{
-		"": {Origin: []byte(mustMarshal(t, info))}, "www": {Origin: []byte(mustMarshal(t, withCommand))},
-		"exec": {Origin: []byte(mustMarshal(t, withExecutor))}, "rep": {Origin: []byte(mustMarshal(t, reported)), Reported: true},
-	} {
+	for want, info := range map[string]*mesosv1.TaskInfo{"": info, "www": withCommand, "exec": withExecutor} {
+		row := &master.Task{More: launchOf(info, "").More}
 		if got := userOf(row); got != want {
 			t.Errorf("user %q, want %q", got, want)
 		}

@@ -56,16 +56,16 @@ func largeState(b testing.TB, tasks int) *master.Snapshot {
 	f := master.FrameworkView{FrameworkInfo: master.FrameworkInfo{Origin: []byte(info), ID: "m-0000", Name: "marathon", User: "root", Roles: []string{"web"}}}
 	for i := range tasks {
 		id := "app-web.instance-" + strconv.Itoa(1_000_000+i) + "._app.1"
-		origin := mustMarshal(b, &mesosv1.TaskInfo{
+		more := launchOf(&mesosv1.TaskInfo{
 			Name: new("web.app"), TaskId: &mesosv1.TaskID{Value: &id}, AgentId: &mesosv1.AgentID{Value: new("m-S0")}, Resources: []*mesosv1.Resource{scalar("cpus", 0.1), scalar("mem", 32)},
 			Command: &mesosv1.CommandInfo{Value: new("sleep infinity"), User: new("root")}, Container: &mesosv1.ContainerInfo{
 				Type: mesosv1.ContainerInfo_DOCKER.Enum(), Docker: &mesosv1.ContainerInfo_DockerInfo{Image: new("web:1")},
 			},
 			Labels: &mesosv1.Labels{Labels: []*mesosv1.Label{{Key: new("team"), Value: new("shop")}}},
-		})
+		}, "").More
 		row := &master.Task{
 			Key: task.Key{Framework: "m-0000", ID: id}, Name: "web.app", Agent: "m-S0", Role: "web", Resources: amount, State: task.Running,
-			StatusState: task.Running, StatusUUID: task.UUID{1}, Origin: []byte(origin),
+			StatusState: task.Running, StatusUUID: task.UUID{1}, More: more,
 		}
 		for k, state := range []task.State{task.Starting, task.Running} {
 			at := time.Unix(1_700_000_000+int64(i), int64(k)*123_456_000)
@@ -76,7 +76,7 @@ func largeState(b testing.TB, tasks int) *master.Snapshot {
 					NetworkInfos: []*mesosv1.NetworkInfo{{IpAddresses: []*mesosv1.NetworkInfo_IPAddress{{IpAddress: new("10.0.0.1")}}}},
 				},
 			})
-			row.Statuses = append(row.Statuses, master.Status{State: state, Time: at, UUID: task.UUID{1}, Wire: []byte(wire)})
+			row.Statuses = append(row.Statuses, master.Status{State: state, Time: at, UUID: task.UUID{1}, More: moreOfStatus([]byte(wire))})
 		}
 		f.Tasks = append(f.Tasks, row)
 	}

@@ -188,6 +188,8 @@ func launchOf(t *mesosv1.TaskInfo, problem string) master.Launch {
 		l.Invalid = "Task uses invalid resources: " + err.Error()
 	} else if l.Origin, err = proto.Marshal(t); err != nil {
 		l.Invalid = err.Error()
+	} else if l.More, err = partial.Marshal(taskOf(t)); err != nil {
+		l.Invalid = err.Error()
 	}
 	return l
 }

@@ -142,9 +142,9 @@ func statusMessage(u *master.Update) *mesosv1.TaskStatus {
 	if !u.Unreachable.IsZero() {
 		out.UnreachableTime = timeInfo(u.Unreachable)
 	}
-	if len(u.Status.Wire) > 0 {
+	if len(u.Status.More) > 0 {
 		said := &mesosv1.TaskStatus{}
-		if proto.Unmarshal(u.Status.Wire, said) == nil {
+		if partialRead.Unmarshal(u.Status.More, said) == nil {
 			out.ContainerStatus, out.Healthy, out.CheckStatus = said.ContainerStatus, said.Healthy, said.CheckStatus
 			out.Labels, out.ExecutorId = said.Labels, said.ExecutorId
 		}

@@ -60,7 +60,7 @@ func (s *Server) observe(w http.ResponseWriter, r *http.Request, json bool) erro
 	}
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
-	why := s.pump(r.Context(), st, &observerEncoder{s: s, st: st, out: newStreamWriter(w, json), sees: s.viewer(r.Context())})
+	why := s.pump(r.Context(), st, &observerEncoder{s: s, st: st, out: newStreamWriter(w, st), sees: s.viewer(r.Context())})
 	st.leave()
 	s.log.Info("operator event stream ended", "because", why)
 	return s.unobserve(st)
@@ -167,9 +167,8 @@ func (s *Server) noteMessage(n master.Note) (*masterv1.Event, error) {
 
 // noteStatus is the status as the agent sent it, or as the master made it.
 func noteStatus(n *master.TaskUpdated) (*mesosv1.TaskStatus, error) {
-	if len(n.Status.Wire) > 0 {
-		out := &mesosv1.TaskStatus{}
-		return out, proto.Unmarshal(n.Status.Wire, out)
+	if len(n.Status.More) > 0 {
+		return fullStatus(n.Task, &n.Status)
 	}
 	return convert.TaskStatus(n.Task.Key.ID, n.Task.Agent, &task.Status{
 		State: n.Status.State, Source: n.Status.Source, Reason: n.Status.Reason, Message: n.Status.Message, Time: n.Status.Time,

@@ -318,8 +318,8 @@ func getTasks(snap *master.Snapshot) (*masterv1.Response_GetTasks, error) {
 
 // fullTask is a task with everything that is known of it.
 func fullTask(t *master.Task) (*mesosv1.Task, error) {
-	out, err := taskMessage(t)
-	if err != nil {
+	out := &mesosv1.Task{}
+	if err := partialRead.Unmarshal(t.More, out); err != nil {
 		return nil, err
 	}
 	out.Name, out.TaskId = &t.Name, &mesosv1.TaskID{Value: &t.Key.ID}
@@ -332,8 +332,8 @@ func fullTask(t *master.Task) (*mesosv1.Task, error) {
 		out.StatusUpdateState, out.StatusUpdateUuid = taskState(t.StatusState), t.StatusUUID[:]
 	}
 	for i := range t.Statuses {
-		st := &mesosv1.TaskStatus{}
-		if err := proto.Unmarshal(t.Statuses[i].Wire, st); err != nil {
+		st, err := fullStatus(t, &t.Statuses[i])
+		if err != nil {
 			return nil, err
 		}
 		out.Statuses = append(out.Statuses, st)

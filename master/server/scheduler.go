@@ -187,7 +187,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, call *schedul
 	w.Header()[streamHeader] = []string{st.id}
 	w.WriteHeader(http.StatusOK)
 	http.NewResponseController(w).Flush()
-	s.serveStream(r.Context(), st, &encoder{s: s, st: st, out: newStreamWriter(w, json)})
+	s.serveStream(r.Context(), st, &encoder{s: s, st: st, out: newStreamWriter(w, st)})
 	return nil
 }
 

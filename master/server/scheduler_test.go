@@ -128,12 +128,12 @@ func TestOldJSONFramework(t *testing.T) {
 	}
 	f.acknowledge(t, id, agent, update)
 	snap := m.until(t, "the task", func(s *master.Snapshot) bool { return s.Count.Acknowledgements > 0 })
-	info := &mesosv1.TaskInfo{}
-	if err := proto.Unmarshal(snap.Frameworks[0].Tasks[0].Origin, info); err != nil {
+	kept, err := fullTask(snap.Frameworks[0].Tasks[0])
+	if err != nil {
 		t.Fatal(err)
 	}
-	if r := info.Resources[0]; r.GetAllocationInfo().GetRole() != "*" || r.Role != nil {
-		t.Errorf("the agent got %v", r)
+	if r := kept.Resources[0]; r.GetAllocationInfo().GetRole() != "*" || kept.Container.GetDocker().GetImage() != "web:1" {
+		t.Errorf("the master has %v", kept)
 	}
 	f.call(t, id, `{"type":"KILL","framework_id":{"value":%q},"kill":{"task_id":{"value":"t1"},"kill_policy":{"grace_period":{"nanoseconds":0}}}}`)
 	for update.path("update", "status", "state") != "TASK_KILLED" {

@@ -504,13 +504,13 @@ var (
 func writeStatus(j *jsonWriter, st *master.Status) {
 	j.member("state", st.State.String())
 	j.time("timestamp", st.Time)
-	p := partsOf(st.Wire)
+	p := partsOf(st.More)
 	if labels := p[statusLabels]; labels != nil {
 		j.labels(labels)
 	}
 	if c := p[statusContainer]; c != nil {
 		if partsOf(c)[executorPID] != nil {
-			c = without(c, executorPID)
+			c = without(c, 1<<executorPID)
 		}
 		j.wire("container_status", containerDesc, c)
 	}
@@ -521,23 +521,12 @@ func writeStatus(j *jsonWriter, st *master.Status) {
 
 // writeOrigin prints what the framework said of the task.
 func writeOrigin(j *jsonWriter, t *master.Task) {
-	n := &infoNumbers
-	if t.Reported {
-		n = &taskNumbers
-	}
-	p := partsOf(t.Origin)
+	n, p := &taskNumbers, partsOf(t.More)
 	if p[n.limits] != nil {
 		writeLimits(j, t)
 	}
-	switch {
-	case t.Reported:
-		if user := p[n.user]; user != nil {
-			j.member("user", string(user))
-		}
-	case p[n.command] != nil:
-		if user := field(p[n.command], commandInfoUser); user != nil {
-			j.member("user", string(user))
-		}
+	if user := p[n.user]; user != nil {
+		j.member("user", string(user))
 	}
 	if labels := p[n.labels]; labels != nil {
 		j.labels(labels)
@@ -554,8 +543,8 @@ func writeOrigin(j *jsonWriter, t *master.Task) {
 }
 
 func writeLimits(j *jsonWriter, t *master.Task) {
-	m, err := taskMessage(t)
-	if err != nil {
+	m := &mesosv1.Task{}
+	if partialRead.Unmarshal(t.More, m) != nil {
 		return
 	}
 	j.key("limits")
@@ -564,28 +553,6 @@ func writeLimits(j *jsonWriter, t *master.Task) {
 			j.float(n, m.Limits[n].GetValue())
 		}
 	})
-}
-
-// taskMessage is the task as Mesos keeps one: what the framework or the agent
-// said of it, and where it stands (common/protobuf_utils.cpp, createTask).
-func taskMessage(t *master.Task) (*mesosv1.Task, error) {
-	out := &mesosv1.Task{}
-	if t.Reported {
-		if err := proto.Unmarshal(t.Origin, out); err != nil {
-			return nil, err
-		}
-	} else {
-		info := &mesosv1.TaskInfo{}
-		if err := proto.Unmarshal(t.Origin, info); err != nil {
-			return nil, err
-		}
-		out.Labels, out.Discovery, out.Container, out.HealthCheck = info.Labels, info.Discovery, info.Container, info.HealthCheck
-		out.KillPolicy, out.Limits = info.KillPolicy, info.Limits
-		if info.Command != nil {
-			out.User = info.Command.User
-		}
-	}
-	return out, nil
 }
 
 func (s *Server) writeTaskList(j *jsonWriter, q *query) {

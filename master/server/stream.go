@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,8 @@ type stream struct {
 	bytes     int    // of queue, roughly
 	ended     bool   // nothing comes after queue
 	overflow  bool
-	gone      bool // the other side has left
+	gone      bool          // the other side has left
+	writer    *streamWriter // nil: a driver's, or not there yet
 }
 
 func newStream(info *master.FrameworkInfo, json bool, limit int) *stream {
@@ -67,6 +69,7 @@ func (st *stream) push(e any) {
 	st.bytes += cost(e)
 	if st.bytes > st.max && len(st.queue) > 0 {
 		st.ended, st.overflow, st.queue = true, true, nil
+		st.writer.abort()
 	} else {
 		st.queue = append(st.queue, e)
 	}
@@ -151,7 +154,7 @@ func (s *Server) pump(ctx context.Context, st *stream, out eventWriter) string {
 		events, ended, overflow := st.take()
 		if overflow {
 			s.log.Warn("a reader of events is too slow and is cut off", "framework", st.framework, "name", st.info.Load().Name, "limit_bytes", st.max)
-			return "it read too slowly"
+			return errTooSlow.Error()
 		}
 		for _, e := range events {
 			out.event(e)
@@ -165,8 +168,13 @@ func (s *Server) pump(ctx context.Context, st *stream, out eventWriter) string {
 	}
 }
 
-func newStreamWriter(w http.ResponseWriter, json bool) *streamWriter {
-	return &streamWriter{w: w, control: http.NewResponseController(w), json: json}
+// newStreamWriter makes the writer of a stream.
+func newStreamWriter(w http.ResponseWriter, st *stream) *streamWriter {
+	out := &streamWriter{w: w, control: http.NewResponseController(w), json: st.json}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.writer = out
+	return out
 }
 
 // streamWriter collects records and writes them in few pieces: protobuf by the
@@ -175,8 +183,20 @@ type streamWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	json    bool
+	aborted atomic.Bool
 	buf     []byte
 	err     error
+}
+
+var errTooSlow = errors.New("it read too slowly")
+
+// abort ends a write that waits for its reader, and all that come after it. It
+// does nothing to no writer.
+func (w *streamWriter) abort() {
+	if w != nil {
+		w.aborted.Store(true)
+		w.control.SetWriteDeadline(time.Now())
+	}
 }
 
 // pieceSize is how much is written at once.
@@ -194,6 +214,10 @@ func (w *streamWriter) flush() error {
 		return w.err
 	}
 	w.control.SetWriteDeadline(time.Now().Add(writeLimit))
+	if w.aborted.Load() { // now or before; what comes later finds the deadline set
+		w.err = errTooSlow
+		return w.err
+	}
 	_, w.err = w.w.Write(w.buf)
 	if w.err == nil {
 		w.err = w.control.Flush()

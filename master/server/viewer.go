@@ -57,25 +57,15 @@ func (v *viewer) task(t *master.Task, frameworkUser string) bool {
 	return v.sees(authz.ViewTask, user)
 }
 
-// The fields on the way from a TaskInfo, an ExecutorInfo and a Task to the user.
+// The fields on the way from an ExecutorInfo and a Task to the user.
 const (
-	taskInfoExecutor    = 5
-	taskInfoCommand     = 7
 	executorInfoCommand = 7
 	commandInfoUser     = 5
 	taskUser            = 14
 )
 
 // userOf is the user that a task itself names, "" when it names none.
-func userOf(t *master.Task) string {
-	if t.Reported {
-		return string(field(t.Origin, taskUser))
-	}
-	if user := field(field(t.Origin, taskInfoCommand), commandInfoUser); user != nil {
-		return string(user)
-	}
-	return string(field(field(field(t.Origin, taskInfoExecutor), executorInfoCommand), commandInfoUser))
-}
+func userOf(t *master.Task) string { return string(field(t.More, taskUser)) }
 
 func (v *viewer) executor(e *master.Executor, frameworkUser string) bool {
 	if v.acls == nil {

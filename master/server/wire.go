@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/mesopool/mesopool/master"
@@ -109,18 +111,18 @@ func consumeBytes(b []byte) ([]byte, int) {
 	return protowire.ConsumeBytes(b)
 }
 
-// without returns a message without a field.
-func without(message []byte, drop protowire.Number) []byte {
-	out := make([]byte, 0, len(message))
+// without returns a message without some fields, whose numbers are bits.
+func without(message []byte, drop uint64) []byte {
+	out := make([]byte, 0, 256)
 	for len(message) > 0 {
 		n, _, size := protowire.ConsumeField(message)
 		if size < 0 {
-			return out
+			break
 		}
-		if n != drop {
+		if n > 63 || drop&(1<<n) == 0 {
 			out = append(out, message[:size]...)
 		}
 		message = message[size:]
 	}
-	return out
+	return bytes.Clone(out)
 }
