@@ -76,7 +76,7 @@ func refuseAgent(info *AgentInfo, why string, fx []Effect) []Effect {
 func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 	a := &agent{
 		AgentInfo: info, connected: true, registered: now,
-		tasks: map[task.Key]*Task{}, executors: map[executorKey]*Executor{},
+		tasks: map[*Task]struct{}{}, executors: map[executorKey]*Executor{},
 		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{},
 	}
 	c.markedAgent(a)
@@ -219,7 +219,7 @@ func (c *Core) takeTask(now time.Time, a *agent, t *Task, back bool, fx []Effect
 // it: whoever asks for it is told that it is gone.
 func (c *Core) settleUnreachable(agent string) {
 	for _, f := range c.sortedFrameworks() {
-		for _, t := range sortedTasks(f.unreachable, func(id string) string { return id }) {
+		for _, t := range sortedTasks(f.unreachable) {
 			if t.Agent == agent {
 				delete(f.unreachable, t.Key.ID)
 				end := *t
@@ -308,7 +308,7 @@ func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task, fx []Ef
 	seen := map[task.Key]bool{}
 	for _, t := range reported {
 		seen[t.Key] = true
-		known := a.tasks[t.Key]
+		known := c.taskOn(a, t.Key)
 		if known == nil {
 			fx = c.takeTask(now, a, t, false, fx)
 			continue
@@ -333,20 +333,14 @@ func (c *Core) reconcileAgent(now time.Time, a *agent, reported []*Task, fx []Ef
 
 // tasksOf returns the agent's tasks in a repeatable order.
 func (c *Core) tasksOf(a *agent) []*Task {
-	return sortedTasks(a.tasks, func(k task.Key) string { return k.Framework + "\x00" + k.ID })
+	return slices.SortedFunc(maps.Keys(a.tasks), func(x, y *Task) int {
+		return cmp.Or(strings.Compare(x.Key.Framework, y.Key.Framework), strings.Compare(x.Key.ID, y.Key.ID))
+	})
 }
 
-func sortedTasks[K comparable](in map[K]*Task, order func(K) string) []*Task {
-	keys := make([]K, 0, len(in))
-	for k := range in {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b K) int { return strings.Compare(order(a), order(b)) })
-	out := make([]*Task, len(keys))
-	for i, k := range keys {
-		out[i] = in[k]
-	}
-	return out
+// sortedTasks returns tasks by their IDs.
+func sortedTasks(in map[string]*Task) []*Task {
+	return slices.SortedFunc(maps.Values(in), func(x, y *Task) int { return strings.Compare(x.Key.ID, y.Key.ID) })
 }
 
 // markUnreachable gives an agent up for the time being: it may come back with

@@ -109,7 +109,7 @@ type agent struct {
 	registered  time.Time
 	reregister  time.Time
 	pings       int // unanswered
-	tasks       map[task.Key]*Task
+	tasks       map[*Task]struct{}
 	executors   map[executorKey]*Executor
 	used        resources.Resources // by tasks and executors
 	offered     resources.Resources

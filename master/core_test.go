@@ -347,7 +347,7 @@ func TestUnreachableAndBack(t *testing.T) {
 	info.ID = "m-S0"
 	f := frameworkOf("f")
 	f.ID = "m-0000"
-	row := &Task{Key: task.Key{Framework: "m-0000", ID: "a"}, Resources: amount("cpus:1;mem:96").Allocated("web"), State: task.Running, Role: "web"}
+	row := &Task{Key: task.Key{Framework: "m-0000", ID: "a"}, Resources: amount("cpus:1;mem:96").Allocated("web"), State: task.Running}
 	expect(t, "back", s.do(ReregisterAgent{Agent: info, Tasks: []*Task{row}, Frameworks: []FrameworkInfo{f}}),
 		"persist m-S0 true", "watch m-S0", "m-S0 < reregistered, 0 missing",
 		"m-0000 < a TASK_RUNNING REASON_AGENT_REREGISTERED", "m-S0 < FrameworkUpdated", "m-0000 < offers m-O2[m-S0 cpus:3; mem:4000]")
@@ -360,7 +360,7 @@ func TestReregisterKnown(t *testing.T) {
 	s.do(Kill{Key: task.Key{Framework: "m-0000", ID: "b"}})
 	info := agentOf(1, "cpus:4;mem:4096")
 	info.ID = "m-S0"
-	row := &Task{Key: task.Key{Framework: "m-0000", ID: "b"}, Resources: amount("cpus:1").Allocated("web"), State: task.Running, Role: "web"}
+	row := &Task{Key: task.Key{Framework: "m-0000", ID: "b"}, Resources: amount("cpus:1").Allocated("web"), State: task.Running}
 	f := frameworkOf("f")
 	f.ID = "m-0000"
 	expect(t, "back", s.do(ReregisterAgent{Agent: info, Tasks: []*Task{row}, Frameworks: []FrameworkInfo{f}}),
@@ -551,7 +551,7 @@ func (w *world) reregister(info AgentInfo) Command {
 	for _, f := range w.core.sortedFrameworks() {
 		listed := false
 		for _, rows := range []map[string]*Task{f.tasks, f.unreachable} {
-			for _, t := range sortedTasks(rows, func(id string) string { return id }) {
+			for _, t := range sortedTasks(rows) {
 				if t.Agent != info.ID || rapid.IntRange(0, 4).Draw(w.T, "forgotten") == 0 {
 					continue
 				}
@@ -749,7 +749,11 @@ func (w *world) checkBooks() {
 	}
 	for _, f := range w.core.frameworks {
 		for _, t := range f.tasks {
-			if w.core.agents[t.Agent] == nil || w.core.agents[t.Agent].tasks[t.Key] != t {
+			a := w.core.agents[t.Agent]
+			if a == nil {
+				w.Fatalf("task %s is on the unknown agent %s", t.Key, t.Agent)
+			}
+			if _, there := a.tasks[t]; !there {
 				w.Fatalf("task %s is not with its agent %s", t.Key, t.Agent)
 			}
 			if !t.State.Terminal() {
@@ -761,6 +765,11 @@ func (w *world) checkBooks() {
 		}
 	}
 	for id, a := range w.core.agents {
+		for t := range a.tasks {
+			if w.core.taskOn(a, t.Key) != t {
+				w.Fatalf("agent %s has a row of %s that its framework does not have", id, t.Key)
+			}
+		}
 		if !a.used.Equal(used[id]) || !a.offered.Equal(offered[id]) {
 			w.Fatalf("agent %s: used %s, not %s; offered %s, not %s", id, a.used, used[id], a.offered, offered[id])
 		}

@@ -53,7 +53,7 @@ func (c *crowd) launch(o *Offer, upTo int, lasting time.Duration) int {
 // end ends the tasks whose time has come.
 func (c *crowd) end() {
 	for _, f := range c.core.sortedFrameworks() {
-		for _, t := range sortedTasks(f.tasks, func(id string) string { return id }) {
+		for _, t := range sortedTasks(f.tasks) {
 			if at := c.ends[t.Key]; at.After(c.now) {
 				continue
 			}

@@ -265,7 +265,7 @@ func (c *Core) removeFramework(now time.Time, f *framework, fx []Effect) []Effec
 	for _, a := range c.sortedAgents() {
 		fx = toAgent(a, ShutdownFramework{Framework: f.ID}, fx)
 	}
-	for _, t := range sortedTasks(f.tasks, func(id string) string { return id }) {
+	for _, t := range sortedTasks(f.tasks) {
 		a := c.agents[t.Agent]
 		if !t.State.Terminal() {
 			fx = c.noteLost(t, killedStatus(now), fx)

@@ -229,7 +229,7 @@ func (c *Core) goneByOperator(now time.Time, id string, fx []Effect) []Effect {
 		return c.endAgent(now, a, "marked gone by an operator", true, fx)
 	}
 	for _, f := range c.sortedFrameworks() {
-		for _, t := range sortedTasks(f.unreachable, func(id string) string { return id }) {
+		for _, t := range sortedTasks(f.unreachable) {
 			if t.Agent == id {
 				fx = c.unreachableGone(now, f, t, fx)
 			}
@@ -417,8 +417,8 @@ func (c *Core) askToLeave(now time.Time, fx []Effect) []Effect {
 // present are the frameworks that have something on an agent.
 func (c *Core) present(a *agent) map[string]bool {
 	out := map[string]bool{}
-	for k := range a.tasks {
-		out[k.Framework] = true
+	for t := range a.tasks {
+		out[t.Key.Framework] = true
 	}
 	for k := range a.executors {
 		out[k.framework] = true

@@ -312,7 +312,7 @@ func TestOperationProperties(t *testing.T) {
 }
 
 func anyTask(tasks map[string]*Task) (string, *Task) {
-	for _, t := range sortedTasks(tasks, func(id string) string { return id }) {
+	for _, t := range sortedTasks(tasks) {
 		return t.Key.ID, t
 	}
 	return "", nil

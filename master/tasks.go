@@ -50,19 +50,29 @@ func (c *Core) share(f *framework, amount resources.Resources, add bool) {
 func (c *Core) addTask(a *agent, f *framework, t *Task) {
 	t.Key.Framework, t.Agent, t.Name = f.ID, a.ID, unique.Make(t.Name).Value()
 	t.Resources, t.More = c.amounts.Same(t.Resources), c.said.Same(t.More)
-	if len(t.Resources) > 0 {
-		t.Role = t.Resources[0].Role
-	}
 	f.tasks[t.Key.ID] = t
-	a.tasks[t.Key] = t
+	a.tasks[t] = struct{}{}
 	if !t.State.Terminal() {
 		c.use(a, f, t.Resources)
 	}
 }
 
+// taskOn returns the row of a task on an agent, nil if there is none.
+func (c *Core) taskOn(a *agent, k task.Key) *Task {
+	f := c.frameworks[k.Framework]
+	if f == nil {
+		return nil
+	}
+	if t := f.tasks[k.ID]; t != nil && t.Agent == a.ID {
+		return t
+	}
+	return nil
+}
+
 // replace puts a changed row in the place of the old one.
-func (c *Core) replace(a *agent, t *Task) {
-	a.tasks[t.Key] = t
+func (c *Core) replace(a *agent, old, t *Task) {
+	delete(a.tasks, old)
+	a.tasks[t] = struct{}{}
 	if f := c.frameworks[t.Key.Framework]; f != nil {
 		f.tasks[t.Key.ID] = t
 	}
@@ -76,7 +86,7 @@ func (c *Core) setState(a *agent, t *Task, s task.State) *Task {
 	if a == nil {
 		return &next
 	}
-	c.replace(a, &next)
+	c.replace(a, t, &next)
 	if s.Terminal() && !t.State.Terminal() {
 		c.count.Ended[s]++
 		c.unuse(a, t.Key.Framework, t.Resources)
@@ -90,7 +100,7 @@ func (c *Core) dropTask(a *agent, f *framework, t *Task) {
 	if a == nil {
 		return
 	}
-	delete(a.tasks, t.Key)
+	delete(a.tasks, t)
 	if !t.State.Terminal() {
 		c.unuse(a, f.ID, t.Resources)
 	}
@@ -133,7 +143,7 @@ func (c *Core) statusUpdate(_ time.Time, cmd StatusUpdate, fx []Effect) ([]Effec
 		return fx, fmt.Errorf("%w: a status update of the unknown framework %s", ErrIgnored, cmd.Key.Framework)
 	}
 	fx = c.tell(f, Update{Task: cmd.Key.ID, Agent: a.ID, Status: cmd.Status, Wire: cmd.Event}, fx)
-	t := a.tasks[cmd.Key]
+	t := c.taskOn(a, cmd.Key)
 	if t == nil {
 		return askAgain(a, cmd.Latest, fx), nil
 	}
@@ -145,7 +155,7 @@ func (c *Core) statusUpdate(_ time.Time, cmd StatusUpdate, fx []Effect) ([]Effec
 		next.StatusState, next.StatusUUID = cmd.Status.State, cmd.Status.UUID
 	}
 	next.Statuses = appendStatus(t.Statuses, cmd.Status)
-	c.replace(a, &next)
+	c.replace(a, t, &next)
 	return c.noteUpdate(t, &next, cmd.Status, fx), nil
 }
 
@@ -208,7 +218,7 @@ func (c *Core) kill(now time.Time, cmd Kill, fx []Effect) ([]Effect, error) {
 	}
 	next := *t
 	next.KillAsked = true
-	c.replace(a, &next)
+	c.replace(a, t, &next)
 	if !a.connected {
 		return fx, nil
 	}
@@ -228,7 +238,7 @@ func (c *Core) reconcile(now time.Time, cmd Reconcile, fx []Effect) ([]Effect, e
 		}
 		return fx, nil
 	}
-	for _, t := range sortedTasks(f.tasks, func(id string) string { return id }) {
+	for _, t := range sortedTasks(f.tasks) {
 		fx = c.answerKnown(now, f, t, fx)
 	}
 	return fx, nil

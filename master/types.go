@@ -62,7 +62,6 @@ type Task struct {
 	Key       task.Key
 	Name      string
 	Agent     string
-	Role      string
 	Executor  string // custom executor's ID, "" for command tasks
 	Resources resources.Resources
 
@@ -75,6 +74,14 @@ type Task struct {
 	// More is a Task message with what this row does not say itself.
 	More    []byte
 	Unreach time.Time
+}
+
+// Role is what the task's resources are allocated to, "" without any.
+func (t *Task) Role() string {
+	if len(t.Resources) == 0 {
+		return ""
+	}
+	return t.Resources[0].Role
 }
 
 // Status is one status of a task, for listings and reconciliation.

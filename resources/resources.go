@@ -162,12 +162,23 @@ func subtractSet(a, b []string) []string {
 
 // Add returns r and the others together. Empty amounts are dropped.
 func (r Resources) Add(others ...Resource) Resources {
-	out := make(Resources, len(r), len(r)+len(others))
+	out := make(Resources, len(r), len(r)+r.unlike(others))
 	copy(out, r)
 	for _, o := range others {
 		out = out.put(o)
 	}
 	return out
+}
+
+// unlike counts what cannot be added to any of r: results are kept for long, and
+// are no larger than they must be.
+func (r Resources) unlike(others []Resource) (n int) {
+	for i := range others {
+		if !slices.ContainsFunc(r, func(x Resource) bool { return addable(&x, &others[i]) }) {
+			n++
+		}
+	}
+	return n
 }
 
 // put adds in place; the caller owns r.

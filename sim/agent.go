@@ -313,9 +313,6 @@ func (a *agentNode) reported(t *agent.Task) *master.Task {
 	row := &master.Task{
 		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State,
 	}
-	if len(row.Resources) > 0 {
-		row.Role = row.Resources[0].Role
-	}
 	for i := range t.History {
 		s := t.History[i]
 		row.Statuses = append(row.Statuses, master.Status{

@@ -142,9 +142,6 @@ func (m *member) register() {
 	for _, key := range sortedKeysOf(m.runs) {
 		r := m.runs[key]
 		row := &master.Task{Key: key, Name: key.ID, Agent: m.id, Resources: r.amount, State: r.state}
-		if len(r.amount) > 0 {
-			row.Role = r.amount[0].Role
-		}
 		if len(r.updates) > 0 {
 			row.StatusState, row.StatusUUID = r.updates[0].State, r.updates[0].UUID
 		}

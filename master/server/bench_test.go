@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"net/http"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/mesopool/mesopool/internal/recent"
 	"github.com/mesopool/mesopool/master"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/task"
@@ -54,6 +56,7 @@ func largeState(b testing.TB, tasks int) *master.Snapshot {
 	amount := parse(b, "cpus:0.1;mem:32;disk:4").Allocated("web")
 	info := mustMarshal(b, &mesosv1.FrameworkInfo{User: new("root"), Name: new("marathon")})
 	f := master.FrameworkView{FrameworkInfo: master.FrameworkInfo{Origin: []byte(info), ID: "m-0000", Name: "marathon", User: "root", Roles: []string{"web"}}}
+	said := recent.New(bytes.Equal)
 	for i := range tasks {
 		id := "app-web.instance-" + strconv.Itoa(1_000_000+i) + "._app.1"
 		more := launchOf(&mesosv1.TaskInfo{
@@ -64,8 +67,8 @@ func largeState(b testing.TB, tasks int) *master.Snapshot {
 			Labels: &mesosv1.Labels{Labels: []*mesosv1.Label{{Key: new("team"), Value: new("shop")}}},
 		}, "").More
 		row := &master.Task{
-			Key: task.Key{Framework: "m-0000", ID: id}, Name: "web.app", Agent: "m-S0", Role: "web", Resources: amount, State: task.Running,
-			StatusState: task.Running, StatusUUID: task.UUID{1}, More: more,
+			Key: task.Key{Framework: "m-0000", ID: id}, Name: "web.app", Agent: "m-S0", Resources: amount, State: task.Running,
+			StatusState: task.Running, StatusUUID: task.UUID{1}, More: said.Same(more),
 		}
 		for k, state := range []task.State{task.Starting, task.Running} {
 			at := time.Unix(1_700_000_000+int64(i), int64(k)*123_456_000)

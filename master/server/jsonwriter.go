@@ -30,6 +30,9 @@ type jsonWriter struct {
 	last   byte // of what has left
 	part   bool // of a list that another writer has: nothing leaves
 	failed error
+
+	saidOf *byte  // whose text is in said
+	said   []byte // the last part that may be written again
 }
 
 const (
@@ -61,6 +64,24 @@ func (j *jsonWriter) comma() {
 	case '{', '[', ':', '(', 0:
 	default:
 		j.buf = append(j.buf, ',')
+	}
+}
+
+// again writes the members that a serialized message became before, if it is the
+// same one as the last time; false if it must be written.
+func (j *jsonWriter) again(message []byte) bool {
+	if len(message) == 0 || &message[0] != j.saidOf {
+		return false
+	}
+	j.buf = append(j.buf, j.said...)
+	return true
+}
+
+// remember notes what a message became, from where in the buffer. Only what is
+// part of a list stays there long enough.
+func (j *jsonWriter) remember(message []byte, from int) {
+	if j.part && len(message) > 0 {
+		j.saidOf, j.said = &message[0], append(j.said[:0], j.buf[from:]...)
 	}
 }
 

@@ -459,8 +459,8 @@ func writeTask(j *jsonWriter, t *master.Task) {
 	j.member("slave_id", t.Agent)
 	j.member("state", t.State.String())
 	writeAmounts(j, "resources", t.Resources)
-	if t.Role != "" {
-		j.member("role", t.Role)
+	if role := t.Role(); role != "" {
+		j.member("role", role)
 	}
 	j.key("statuses")
 	j.array(func() {
@@ -521,6 +521,11 @@ func writeStatus(j *jsonWriter, st *master.Status) {
 
 // writeOrigin prints what the framework said of the task.
 func writeOrigin(j *jsonWriter, t *master.Task) {
+	if j.again(t.More) { // it comes after other members, so the comma is right
+		return
+	}
+	from := len(j.buf)
+	defer func() { j.remember(t.More, from) }()
 	n, p := &taskNumbers, partsOf(t.More)
 	if p[n.limits] != nil {
 		writeLimits(j, t)

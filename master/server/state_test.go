@@ -191,7 +191,7 @@ func TestMetricsLikeCaptured(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"master/tasks_running": 1, "master/slaves_active": 1, "master/frameworks_active": 1, "master/outstanding_offers": 1,
-		"master/cpus_total": 2, "master/cpus_used": 0.1, "master/messages_register_slave": 1, "master/tasks_killed": 1,
+		"master/cpus_total": 2, "master/cpus_used": 0.1, "master/slave_registrations": 1, "master/tasks_killed": 1,
 		ours + "subscribed": 1, ours + "tasks/active/task_running": 1, ours + "calls/subscribe": 0, ours + "events/subscribed": 1, ours + "operations/launch": 1,
 	} {
 		if got[name] != want {

@@ -175,7 +175,7 @@ const hex = "0123456789ABCDEF"
 func AppendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	start := 0
-	for i := 0; i < len(s); {
+	for i := plain(s); i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
 			if c < ' ' || c == '"' || c == '\\' {
@@ -193,6 +193,23 @@ func AppendString(dst []byte, s string) []byte {
 		i += n
 	}
 	return append(append(dst, s[start:]...), '"')
+}
+
+// plain returns how many bytes s begins with that stand for themselves, in steps
+// of eight: it may be fewer than there are.
+func plain(s string) (n int) {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		quote, back := w^'"'*each, w^'\\'*each
+		// A byte below b leaves its high bit in x-b*each, unless x had one.
+		if (w|(w-' '*each)|(quote-each)&^quote|(back-each)&^back)&high != 0 {
+			return n
+		}
+		n += 8
+	}
+	return n
 }
 
 func appendEscape(dst []byte, c byte) []byte {

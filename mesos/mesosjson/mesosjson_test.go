@@ -88,6 +88,20 @@ func TestAppendString(t *testing.T) {
 	}
 }
 
+// TestAppendStringAnywhere: every byte is found wherever it is in a longer string.
+func TestAppendStringAnywhere(t *testing.T) {
+	for c := range 256 {
+		for at := range 17 {
+			in := []byte("0123456789abcdef~")
+			in[at] = byte(c)
+			got, back := mesosjson.AppendString(nil, string(in)), ""
+			if err := json.Unmarshal(got, &back); err != nil || back != strings.ToValidUTF8(string(in), "\uFFFD") {
+				t.Errorf("%q: %s, %v", in, got, err)
+			}
+		}
+	}
+}
+
 func TestUnmarshal(t *testing.T) {
 	for _, tt := range []struct {
 		name, in string
