@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/mesopool/mesopool/mesos/convert"
 	"github.com/mesopool/mesopool/mesos/mesosjson"
@@ -160,15 +159,16 @@ func (j *jsonWriter) message(name string, m proto.Message) {
 // wire prints a serialized message.
 func (j *jsonWriter) wire(name string, desc protoreflect.MessageDescriptor, b []byte) {
 	j.key(name)
-	var ok bool
-	if j.buf, ok = mesosjson.AppendWire(j.buf, desc, b); ok {
-		return
+	j.buf = appendJSON(j.buf, desc, b)
+}
+
+// appendJSON prints a serialized message, a broken one as an empty one.
+func appendJSON(dst []byte, desc protoreflect.MessageDescriptor, b []byte) []byte {
+	dst, ok := mesosjson.AppendWire(dst, desc, b)
+	if !ok {
+		return append(dst, "{}"...)
 	}
-	m := dynamicpb.NewMessage(desc)
-	if (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(b, m) != nil {
-		m = dynamicpb.NewMessage(desc)
-	}
-	j.buf = mesosjson.Append(j.buf, m)
+	return dst
 }
 
 // labels prints serialized Labels as the list that they are.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/mesos/convert"
-	"github.com/mesopool/mesopool/mesos/mesosjson"
 	"github.com/mesopool/mesopool/mesos/recordio"
 	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	masterv1 "github.com/mesopool/mesopool/mesos/v1/master"
@@ -80,11 +79,10 @@ func (s *Server) unobserve(st *stream) error {
 
 // observerEncoder turns notes into records.
 type observerEncoder struct {
-	s      *Server
-	st     *stream
-	out    *streamWriter
-	sees   *viewer
-	record []byte
+	s    *Server
+	st   *stream
+	out  *streamWriter
+	sees *viewer
 }
 
 func (e *observerEncoder) flush() error { return e.out.flush() }
@@ -114,16 +112,16 @@ func (e *observerEncoder) event(event any) {
 }
 
 func (e *observerEncoder) message(m *masterv1.Event) {
-	if e.st.json {
-		e.record = mesosjson.Append(e.record[:0], m)
-	} else {
-		var err error
-		if e.record, err = (proto.MarshalOptions{}).MarshalAppend(e.record[:0], m); err != nil {
-			e.s.log.Error("an operator event could not be encoded", "type", m.GetType(), "error", err)
-			return
-		}
+	wire, err := proto.Marshal(m)
+	if err != nil {
+		e.s.log.Error("an operator event could not be encoded", "type", m.GetType(), "error", err)
+		return
 	}
-	e.out.buf = recordio.Append(e.out.buf, e.record)
+	record := wire
+	if e.st.json {
+		record = appendJSON(nil, m.ProtoReflect().Descriptor(), wire)
+	}
+	e.out.buf = recordio.Append(e.out.buf, record)
 	e.out.written()
 }
 

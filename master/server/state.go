@@ -472,7 +472,7 @@ func writeTask(j *jsonWriter, t *master.Task) {
 }
 
 // numbers are those of the fields that the older endpoints print.
-type numbers struct{ limits, user, labels, discovery, container, healthCheck, command, executor protowire.Number }
+type numbers struct{ limits, user, labels, discovery, container, healthCheck protowire.Number }
 
 func numbersOf(m proto.Message) numbers {
 	n := func(name protoreflect.Name) protowire.Number {
@@ -481,11 +481,11 @@ func numbersOf(m proto.Message) numbers {
 		}
 		return 0
 	}
-	return numbers{n("limits"), n("user"), n("labels"), n("discovery"), n("container"), n("health_check"), n("command"), n("executor")}
+	return numbers{n("limits"), n("user"), n("labels"), n("discovery"), n("container"), n("health_check")}
 }
 
 var (
-	infoNumbers, taskNumbers = numbersOf(&mesosv1.TaskInfo{}), numbersOf(&mesosv1.Task{})
+	taskNumbers = numbersOf(&mesosv1.Task{})
 
 	statusFields    = (&mesosv1.TaskStatus{}).ProtoReflect().Descriptor().Fields()
 	statusLabels    = statusFields.ByName("labels").Number()

@@ -4,19 +4,29 @@ import (
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// AppendWire appends a serialized message as Append would print it, without
-// making the message: several times as fast. What serializers do not write
-// (broken bytes, a message in two parts, packed lists) it leaves to Unmarshal
-// and Append: false says so, and dst is as it was.
+// AppendWire appends a serialized message as Append would print it, mostly without
+// making the message: several times as fast. Bytes that are no such message append
+// nothing, and false says so.
 func AppendWire(dst []byte, desc protoreflect.MessageDescriptor, wire []byte) ([]byte, bool) {
-	start := len(dst)
-	if dst, ok := infoOf(desc).appendWire(dst, wire); ok {
-		return dst, true
+	return infoOf(desc).appendSerialized(dst, desc, wire)
+}
+
+// appendSerialized leaves what is rare (maps, floats, packed lists, a message in
+// two parts) to Unmarshal and Append: of the smallest message that has it.
+func (m *message) appendSerialized(dst []byte, desc protoreflect.MessageDescriptor, wire []byte) ([]byte, bool) {
+	if quick, ok := m.appendWire(dst, wire); ok {
+		return quick, true
 	}
-	return dst[:start], false
+	made := dynamicpb.NewMessage(desc)
+	if (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(wire, made) != nil {
+		return dst, false
+	}
+	return Append(dst, made), true
 }
 
 // found is one field's value in a serialized message.
@@ -159,7 +169,7 @@ func (f *field) appendFound(dst []byte, values []found) ([]byte, bool) {
 func (f *field) appendBits(dst []byte, v *found) ([]byte, bool) {
 	switch f.kind {
 	case protoreflect.MessageKind:
-		return f.msg.appendWire(dst, v.bytes)
+		return f.msg.appendSerialized(dst, f.desc.Message(), v.bytes)
 	case protoreflect.StringKind:
 		return AppendString(dst, string(v.bytes)), true
 	case protoreflect.DoubleKind:

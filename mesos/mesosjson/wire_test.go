@@ -18,14 +18,8 @@ func checkWire(t *testing.T, m proto.Message, wire []byte) {
 		return
 	}
 	got, ok := AppendWire([]byte("x"), m.ProtoReflect().Descriptor(), wire)
-	if !ok {
-		if string(got) != "x" {
-			t.Errorf("what is not printed leaves %s", got)
-		}
-		return
-	}
-	if want := Append([]byte("x"), m); string(got) != string(want) {
-		t.Errorf("%x:\n%s, want\n%s", wire, got, want)
+	if want := Append([]byte("x"), m); !ok || string(got) != string(want) {
+		t.Errorf("%x:\n%s, %v, want\n%s", wire, got, ok, want)
 	}
 }
 
@@ -55,7 +49,16 @@ func TestAppendWire(t *testing.T) {
 		t.Error("a status without its task can be serialized")
 	}
 	checkWire(t, &mesosv1.TaskStatus{}, status)
-	for name, odd := range map[string][]byte{"half a tag": {0x80}, "half a string": {0x0a, 5, 'x'}, "a group": {0x0b}, "a message in two parts": {0x12, 0, 0x12, 0}, "a string as a number": {0x08, 1}} {
+	checkWire(t, &mesosv1.TaskInfo{}, []byte{0x12, 0, 0x12, 0}) // a message in two parts
+	checkWire(t, &mesosv1.TaskInfo{}, []byte{0x08, 1})          // a string as a number
+	limits, err := proto.MarshalOptions{AllowPartial: true}.Marshal(&masterv1.Response_GetTasks{Tasks: []*mesosv1.Task{
+		{Name: new("a"), Limits: map[string]*mesosv1.Value_Scalar{"mem": {Value: new(1.5)}}}, {Name: new("b")},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkWire(t, &masterv1.Response_GetTasks{}, limits) // a map, deep within
+	for name, odd := range map[string][]byte{"half a tag": {0x80}, "half a string": {0x0a, 5, 'x'}, "a group": {0x0b}} {
 		if got, ok := AppendWire([]byte("x"), task.ProtoReflect().Descriptor(), odd); ok || string(got) != "x" {
 			t.Errorf("%s: %s, %v", name, got, ok)
 		}
