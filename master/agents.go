@@ -241,7 +241,7 @@ func (c *Core) boundUnreachable(f *framework) {
 		return
 	}
 	all := slices.SortedFunc(maps.Values(f.unreachable), func(a, b *Task) int {
-		return cmp.Or(a.Unreach.Compare(b.Unreach), strings.Compare(a.Key.ID, b.Key.ID))
+		return cmp.Or(c.lost[a.Agent].Compare(c.lost[b.Agent]), strings.Compare(a.Key.ID, b.Key.ID))
 	})
 	for _, t := range all[:n] {
 		delete(f.unreachable, t.Key.ID)
@@ -365,7 +365,7 @@ func (c *Core) markUnreachable(now time.Time, a *agent, fx []Effect) []Effect {
 		fx = c.noteLost(t, status, fx)
 		c.dropTask(a, f, t)
 		gone := *t
-		gone.State, gone.Unreach = state, now
+		gone.State = state
 		f.unreachable[t.Key.ID] = &gone
 	}
 	for _, f := range c.sortedFrameworks() {

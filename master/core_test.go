@@ -556,7 +556,7 @@ func (w *world) reregister(info AgentInfo) Command {
 					continue
 				}
 				row := *t
-				if row.State == task.Unreachable || row.State == task.Lost && !row.Unreach.IsZero() {
+				if f.unreachable[t.Key.ID] == t {
 					row.State = task.Running
 				}
 				cmd.Tasks, listed = append(cmd.Tasks, &row), true

@@ -72,8 +72,7 @@ type Task struct {
 	KillAsked   bool
 
 	// More is a Task message with what this row does not say itself.
-	More    []byte
-	Unreach time.Time
+	More []byte
 }
 
 // Role is what the task's resources are allocated to, "" without any.
@@ -87,8 +86,8 @@ func (t *Task) Role() string {
 // Status is one status of a task, for listings and reconciliation.
 type Status struct {
 	State  task.State
-	Time   time.Time
 	Source task.Source
+	Time   time.Time
 	Reason task.Reason
 	UUID   task.UUID
 	// More is a TaskStatus message with what is not said here and by the task's
