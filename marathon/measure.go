@@ -87,7 +87,7 @@ func (c *Core) MeasureCounts() MeasureCounts { return c.measuring.counted }
 const lateMeasure = time.Minute
 
 // mostSeen bounds the agents whose addresses are remembered without need.
-const mostSeen = 8192
+const mostSeen = 1 << 16
 
 // seeAddresses notes where agents answer.
 func (c *Core) seeAddresses(pools []*pool) {

@@ -55,7 +55,7 @@ func (s *Autoscale) rules() autoscale.Rules {
 // scales says whether the app may be scaled now: not while it is suspended, or
 // somebody else changes it.
 func (a *app) scales() bool {
-	return a.scaling != nil && !a.stopping && a.def.Instances > 0 && !slices.ContainsFunc(a.changes, func(d *Deployment) bool { return !d.Auto })
+	return a.scaling != nil && !a.stopping && a.def.Instances > 0 && !a.held() && !slices.ContainsFunc(a.changes, func(d *Deployment) bool { return !d.Auto })
 }
 
 // measurable lists the instances whose use counts: those that serve.

@@ -205,7 +205,7 @@ func TestProperties(t *testing.T) {
 			if got > current && need <= current || got < current && need >= current {
 				t.Fatalf("from %d to %d, needed are %d", current, got, need)
 			}
-			if len(s.past) > r.Max+2 {
+			if len(s.past) > r.Max-r.Min+1 {
 				t.Fatalf("%d entries are kept", len(s.past))
 			}
 			if rapid.IntRange(0, 20).Draw(t, "somebody") == 0 {

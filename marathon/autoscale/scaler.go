@@ -61,7 +61,7 @@ func (s *Scaler) Decide(now time.Time, r Rules, current int, loads []Load) Advic
 	}
 	s.asked = now
 	wanted, why := want(current, loads)
-	most := s.remember(now, r.DownAfter, wanted)
+	most := s.remember(now, r.DownAfter, min(max(wanted, r.Min), r.Max)) // so that few differ
 	out := Advice{Instances: wanted, Wanted: wanted, Why: why}
 	if wanted < current {
 		out.Instances = min(current, most)
@@ -121,6 +121,9 @@ func (l *Load) want(current int) int {
 // whole rounds up, to at least 1 and at most what any app may have.
 func whole(v float64) int { return int(min(max(math.Ceil(v-rounding), 1), math.MaxInt32)) }
 
+// short is a figure as people want to read it.
+func short(v float64) float64 { return math.Round(v*100) / 100 }
+
 func (l *Load) sentence(current int) string {
 	if len(l.Used) == 0 {
 		return fmt.Sprintf("%s is not known of any of %d instances", l.Name, current)
@@ -129,7 +132,7 @@ func (l *Load) sentence(current int) string {
 	for _, u := range l.Used {
 		sum += u
 	}
-	out := fmt.Sprintf("%s is %.3g on average, to be %.3g", l.Name, sum/float64(len(l.Used)), l.Target)
+	out := fmt.Sprintf("%s is %v on average, to be %v", l.Name, short(sum/float64(len(l.Used))), l.Target)
 	if len(l.Used) < current {
 		out += fmt.Sprintf(" (%d of %d instances measured)", len(l.Used), current)
 	}
