@@ -325,8 +325,9 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 	if action == ActionStart {
 		old = nil
 	}
-	known.rescale(d.Since, old)
-	c.keepMeasuring(d.Since)
+	if known.rescale(d.Since, old); known.scaling != nil {
+		c.keepMeasuring(d.Since)
+	}
 	if action == ActionStart {
 		known.good = nil
 	} else {

@@ -23,7 +23,7 @@ type (
 	AgentToMeasure struct {
 		ID, URL  string
 		Tasks    map[string]bool
-		Prefixes []string // with which their IDs begin, sorted
+		Prefixes []string // with which their IDs begin
 	}
 
 	// CounterToRead is a counter that an instance tells.
@@ -66,6 +66,7 @@ type measuring struct {
 	round   int               // the last one
 	asked   time.Time         // it, while it has no answer; else zero
 	apps    []string          // of it
+	tasks   map[string]bool   // of it
 	seen    map[string]string // agents' URLs, by ID
 	saved   map[string]string // those of them that are in the store
 	astray  bool              // some agent that is needed does not answer, or nobody knows where
@@ -154,7 +155,7 @@ func (c *Core) measure(now time.Time, fx []Effect) []Effect {
 func (c *Core) nextRound() Measure {
 	m := &c.measuring
 	m.round++
-	m.apps = nil
+	m.apps, m.tasks = nil, map[string]bool{}
 	out := Measure{Round: m.round, Framework: c.frameworkID}
 	agents := map[string]*AgentToMeasure{}
 	for _, id := range slices.Sorted(maps.Keys(c.apps)) {
@@ -164,6 +165,7 @@ func (c *Core) nextRound() Measure {
 		}
 		m.apps = append(m.apps, id)
 		for _, i := range a.measurable() {
+			m.tasks[i.TaskID] = true
 			if s := a.def.Autoscale; s.CPU > 0 || s.Mem > 0 {
 				c.askAgent(agents, i)
 			}
@@ -190,8 +192,8 @@ func (c *Core) askAgent(agents map[string]*AgentToMeasure, i *Instance) {
 	}
 	a.Tasks[i.TaskID] = true
 	app, _ := TaskIDOf(i.App, "")
-	if !slices.Contains(a.Prefixes, app) {
-		a.Prefixes = append(a.Prefixes, app) // apps come in their order
+	if n := len(a.Prefixes); n == 0 || a.Prefixes[n-1] != app { // apps come one after the other
+		a.Prefixes = append(a.Prefixes, app)
 	}
 }
 
@@ -205,39 +207,31 @@ func (i *Instance) counter(r *RequestCounter) []CounterToRead {
 }
 
 // saveAddresses keeps the addresses of the agents that are asked, and forgets
-// those of others.
+// those of agents without instances that are autoscaled.
 func (c *Core) saveAddresses(e *Measure, fx []Effect) []Effect {
 	m := &c.measuring
-	needed := map[string]bool{}
 	for _, a := range e.Agents {
-		needed[a.ID] = true
 		if m.saved[a.ID] != a.URL {
 			m.saved[a.ID] = a.URL
 			fx = append(fx, Save{Key: KeyAgent + a.ID, Value: AgentAddress{a.ID, a.URL}})
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(m.saved)) {
-		if !needed[id] && !c.uses(id) {
-			delete(m.saved, id)
-			fx = append(fx, Save{Key: KeyAgent + id})
-		}
-	}
-	return fx
-}
-
-// uses says whether some instance that is autoscaled is on an agent.
-func (c *Core) uses(agent string) bool {
+	used := map[string]bool{}
 	for _, a := range c.apps {
 		if a.scaling == nil {
 			continue
 		}
 		for _, i := range a.instances {
-			if i.Agent == agent {
-				return true
-			}
+			used[i.Agent] = true
 		}
 	}
-	return false
+	for _, id := range slices.Sorted(maps.Keys(m.saved)) {
+		if !used[id] {
+			delete(m.saved, id)
+			fx = append(fx, Save{Key: KeyAgent + id})
+		}
+	}
+	return fx
 }
 
 // measured takes what was measured, and decides.

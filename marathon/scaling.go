@@ -100,8 +100,9 @@ func (a *app) loads(in *Measured) (out []autoscale.Load, astray bool) {
 
 // troubleIn says what could not be measured, "" when all could.
 func (a *app) troubleIn(in *Measured) (why string, astray bool) {
-	n, all := 0, a.measurable()
-	s := a.def.Autoscale
+	n, s := 0, a.def.Autoscale
+	asked := a.core.measuring.tasks
+	all := slices.DeleteFunc(a.measurable(), func(i *Instance) bool { return !asked[i.TaskID] })
 	for _, i := range all {
 		one := ""
 		_, told := in.Usage[i.TaskID]
