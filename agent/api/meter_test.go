@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	mesosv1 "github.com/mesopool/mesopool/mesos/v1"
 	"github.com/mesopool/mesopool/provider"
 	"github.com/mesopool/mesopool/task"
 )
@@ -93,6 +94,19 @@ func TestMeterMeasuresOnceASecond(t *testing.T) {
 			t.Errorf("a backend without an answer: %v", err)
 		}
 	})
+}
+
+// What a backend does not know is not told as 0.
+func TestUnknownStatistics(t *testing.T) {
+	var some, none mesosv1.ResourceStatistics
+	measure(&some, &provider.Stats{SystemCPU: time.Millisecond, MemUsed: 1})
+	measure(&none, &provider.Stats{Processes: 1})
+	if some.CpusUserTimeSecs == nil || some.CpusSystemTimeSecs == nil || some.MemRssBytes == nil {
+		t.Errorf("what is known: %v", &some)
+	}
+	if none.CpusUserTimeSecs != nil || none.CpusSystemTimeSecs != nil || none.MemRssBytes != nil || none.MemTotalBytes != nil {
+		t.Errorf("what is not known: %v", &none)
+	}
 }
 
 // Only what is asked for is measured; a container that cannot be has its limits.

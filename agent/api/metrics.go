@@ -173,9 +173,13 @@ func measure(out *mesosv1.ResourceStatistics, s *provider.Stats) {
 	if !s.Time.IsZero() {
 		out.Timestamp = new(convert.Seconds(s.Time))
 	}
-	out.CpusUserTimeSecs, out.CpusSystemTimeSecs = new(s.UserCPU.Seconds()), new(s.SystemCPU.Seconds())
-	out.CpusNrPeriods, out.CpusNrThrottled, out.CpusThrottledTimeSecs = &s.Periods, &s.Waited, new(s.Throttled.Seconds())
-	out.MemRssBytes, out.MemCacheBytes, out.MemTotalBytes, out.Processes = &s.MemUsed, &s.MemCached, new(s.MemUsed+s.MemCached), &s.Processes
+	if s.UserCPU+s.SystemCPU > 0 { // else nobody knows: what runs has used some
+		out.CpusUserTimeSecs, out.CpusSystemTimeSecs = new(s.UserCPU.Seconds()), new(s.SystemCPU.Seconds())
+	}
+	if s.MemUsed > 0 {
+		out.MemRssBytes, out.MemCacheBytes, out.MemTotalBytes = &s.MemUsed, &s.MemCached, new(s.MemUsed+s.MemCached)
+	}
+	out.CpusNrPeriods, out.CpusNrThrottled, out.CpusThrottledTimeSecs, out.Processes = &s.Periods, &s.Waited, new(s.Throttled.Seconds()), &s.Processes
 	if s.MemLimit > 0 {
 		out.MemLimitBytes = &s.MemLimit
 	}
