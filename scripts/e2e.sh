@@ -559,7 +559,7 @@ test_bad_input
 test_start
 test_hello
 test_scale
-if ! $team; then test_autoscale; fi
+test_autoscale
 test_nginx
 test_sample
 test_crashes
