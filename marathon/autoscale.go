@@ -159,7 +159,7 @@ func isControl(r rune) bool { return r <= ' ' || r == 0x7f }
 
 const bytesPerMiB = 1 << 20
 
-// used are the parts of what an app asks for.
+// cpuShare and memShare are what is used as a part of what the app asks for.
 func (a *App) cpuShare(cpus float64) float64 { return cpus / math.Max(a.CPUs, 0.001) }
 
 func (a *App) memShare(bytes float64) float64 { return bytes / (math.Max(a.Mem, 0.001) * bytesPerMiB) }
