@@ -273,8 +273,23 @@ func TestEngineStreams(t *testing.T) {
 		t.Errorf("%q", a.text)
 	}
 	c.want(404, "(ResourceNotFound)", "GET", "/containers/x/archive?path=/nosuch", nil)
-	if a := c.want(200, "", "GET", "/containers/"+id+"/stats?stream=0", nil); !strings.Contains(a.text, "memory_stats") {
-		t.Error(a)
+	for _, query := range []string{"?stream=0", "?stream=0&one-shot=1"} { // the first one waits for a moment to compare with
+		a := c.want(200, "", "GET", "/containers/"+id+"/stats"+query, nil)
+		var s struct {
+			CPU struct {
+				Usage struct {
+					Total uint64 `json:"total_usage"`
+				} `json:"cpu_usage"`
+			} `json:"cpu_stats"`
+			Before struct {
+				Usage struct {
+					Total uint64 `json:"total_usage"`
+				} `json:"cpu_usage"`
+			} `json:"precpu_stats"`
+		}
+		if err := json.Unmarshal([]byte(a.text), &s); err != nil || s.CPU.Usage.Total == 0 || (s.Before.Usage.Total == 0) != strings.Contains(query, "one-shot") {
+			t.Errorf("%s: %+v, %v: %s", query, s, err, a.text)
+		}
 	}
 }
 

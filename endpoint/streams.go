@@ -69,8 +69,15 @@ func (c *call) containerStats() error {
 	if err != nil {
 		return err
 	}
-	v := c.r.URL.Query().Get("stream")
-	in, err := c.s.cloud.backend.Stats(c.r.Context(), got.ID, v == "" || truth(v))
+	q := c.r.URL.Query()
+	kind := backend.StatsStream
+	switch v := q.Get("stream"); {
+	case v != "" && !truth(v) && truth(q.Get("one-shot")):
+		kind = backend.StatsAtOnce
+	case v != "" && !truth(v):
+		kind = backend.StatsOnce
+	}
+	in, err := c.s.cloud.backend.Stats(c.r.Context(), got.ID, kind)
 	if err != nil {
 		return failure("reading the statistics of", err)
 	}

@@ -50,6 +50,8 @@ type App struct {
 
 	Canary *Canary `json:"canary,omitempty"` // ours
 
+	Autoscale *Autoscale `json:"autoscale,omitempty"` // ours
+
 	// Everywhere says that there is one instance on each agent. It is ours.
 	Everywhere bool `json:"everywhere,omitempty"`
 
@@ -63,6 +65,8 @@ type App struct {
 
 	Version     string       `json:"version,omitempty"` // set by the server
 	VersionInfo *VersionInfo `json:"versionInfo,omitempty"`
+
+	open bool // Instances was not given; see leftOpen
 }
 
 // VersionInfo says when an app was scaled and when it was otherwise changed.
@@ -283,7 +287,7 @@ func (a *App) ConfigVersion() string {
 func sameConfig(a, b *App) bool {
 	x, y := *a, *b
 	for _, d := range []*App{&x, &y} {
-		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake, d.Canary = 0, "", nil, nil, nil, nil
+		d.Instances, d.Version, d.VersionInfo, d.Deployment, d.HealthBrake, d.Canary, d.Autoscale = 0, "", nil, nil, nil, nil, nil
 	}
 	left, err1 := json.Marshal(&x)
 	right, err2 := json.Marshal(&y)

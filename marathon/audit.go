@@ -18,6 +18,7 @@ type AuditEntry struct {
 	What       string        `json:"what"` // such as "change" or "kill"
 	Method     string        `json:"method,omitempty"`
 	URI        string        `json:"uri"`
+	Why        string        `json:"why,omitempty"` // of a change that the scheduler makes by itself
 	Deployment string        `json:"deploymentId,omitempty"`
 	Actions    []Action      `json:"actions,omitempty"`
 	Tasks      []string      `json:"tasks,omitempty"` // that were ended
@@ -77,6 +78,9 @@ func (c *Core) noteChange(now time.Time, in *Change, d *Deployment, before map[s
 	e := AuditEntry{What: "change", Deployment: d.ID, Actions: cut(slices.Concat(d.Steps...))}
 	if in.reverts {
 		e.What = "revert"
+	}
+	if e.Why = in.auto; in.auto != "" {
+		e.What = "autoscale"
 	}
 	for _, def := range in.Put {
 		if len(e.Changes) == mostNamed {

@@ -23,6 +23,7 @@ type Config struct {
 	ReconcileEach time.Duration // all tasks are asked about
 	ReviveEach    time.Duration // offers are asked for again while some are needed
 	OneHostAfter  time.Duration // all offers came from one host for so long: it is a virtual agent
+	MeasureEach   time.Duration // what instances of autoscaled apps use
 }
 
 // DefaultConfig has Marathon's values where it has one. NewCore takes them for
@@ -31,7 +32,7 @@ func DefaultConfig() Config {
 	return Config{
 		Role: "*", KeepVersions: 50, ReviveGap: 500 * time.Millisecond, Hold: 5 * time.Second,
 		KillRetry: 30 * time.Second, StagedLimit: 30 * time.Second, ReconcileEach: 10 * time.Minute,
-		ReviveEach: 30 * time.Second, OneHostAfter: 10 * time.Second,
+		ReviveEach: 30 * time.Second, OneHostAfter: 10 * time.Second, MeasureEach: 15 * time.Second,
 	}
 }
 
@@ -63,6 +64,7 @@ type Core struct {
 	queue       []*app          // the lacking ones, those that wait longest first; nil: to be sorted
 	ended       []*Deployment   // the last ones, for VersionOf
 	hosts       hosts           // where offers come from
+	measuring   measuring
 }
 
 type app struct {
@@ -87,6 +89,7 @@ type app struct {
 	gated     bool        // some instance may have yet to show that it is ready
 	ruled     *App        // the definition that rules belong to
 	rules     []rule      // its constraints
+	scaling   *scaling    // nil: it is not autoscaled
 }
 
 // Failure is how the last instance that failed ended.
@@ -122,6 +125,7 @@ const (
 	timerReconcile
 	timerLost
 	timerReady
+	timerMeasure
 )
 
 type timer struct {
@@ -140,12 +144,13 @@ const (
 	KeyGroup      = "marathon/group"       // + id
 	KeyAudit      = "marathon/audit/"      // + id
 	KeyResidence  = "marathon/residence/"  // + id
+	KeyAgent      = "marathon/agent/"      // + id
 )
 
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, agents: map[string]map[string]time.Time{}, changed: map[string]bool{}, lacking: map[string]*app{}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, agents: map[string]map[string]time.Time{}, changed: map[string]bool{}, lacking: map[string]*app{}, measuring: measuring{seen: map[string]string{}, saved: map[string]string{}}}
 }
 
 func (c *Config) fill(d Config) {
@@ -153,7 +158,7 @@ func (c *Config) fill(d Config) {
 	c.KeepVersions = cmp.Or(c.KeepVersions, d.KeepVersions)
 	c.ReviveGap, c.ReviveEach = cmp.Or(c.ReviveGap, d.ReviveGap), cmp.Or(c.ReviveEach, d.ReviveEach)
 	c.Hold, c.KillRetry = cmp.Or(c.Hold, d.Hold), cmp.Or(c.KillRetry, d.KillRetry)
-	c.OneHostAfter = cmp.Or(c.OneHostAfter, d.OneHostAfter)
+	c.OneHostAfter, c.MeasureEach = cmp.Or(c.OneHostAfter, d.OneHostAfter), cmp.Or(c.MeasureEach, d.MeasureEach)
 	c.StagedLimit, c.ReconcileEach = cmp.Or(c.StagedLimit, d.StagedLimit), cmp.Or(c.ReconcileEach, d.ReconcileEach)
 }
 
@@ -174,6 +179,8 @@ func (c *Core) Apply(now time.Time, in Input, fx []Effect) ([]Effect, error) {
 		return c.gotSecrets(in, fx), nil
 	case CheckedReady:
 		return c.checkedReady(in, fx), nil
+	case Measured:
+		return c.measured(now, in, fx), nil
 	case Tick:
 		return c.tick(now, fx), nil
 	case Subscribed:
@@ -229,6 +236,8 @@ func (c *Core) tick(now time.Time, fx []Effect) []Effect {
 			fx = c.stillLost(now, t.id, fx)
 		case timerReady:
 			fx = c.checkReady(now, t.id, fx)
+		case timerMeasure:
+			fx = c.measure(now, fx)
 		}
 	}
 	return fx
@@ -280,6 +289,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		c.link(d)
 		c.stepBegins(d)
 	}
+	c.recoverMeasuring(now, in.Addresses)
 	return fx
 }
 

@@ -82,6 +82,7 @@ type Deployment struct {
 
 	Since   time.Time `json:"since"`             // when the step under way began
 	Reverts bool      `json:"reverts,omitempty"` // it goes back from another one
+	Auto    bool      `json:"auto,omitempty"`    // the scheduler scales by itself: it locks nothing
 
 	at       map[string][]int // the steps in which an app is
 	failures map[string]int   // instances of what is being deployed that have failed, by app
@@ -115,10 +116,11 @@ func (d *Deployment) Apps() []string {
 
 // change carries out what a user wants as one deployment.
 func (c *Core) change(now time.Time, in Change, fx []Effect) ([]Effect, error) {
+	c.fill(&in)
 	if err := c.mayChange(in); err != nil {
 		return fx, err
 	}
-	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}, Steps: c.steps(in), Since: now, Reverts: in.reverts}
+	d := &Deployment{ID: in.DeploymentID, Version: c.version(now), Before: map[string]*App{}, Steps: c.steps(in), Since: now, Reverts: in.reverts, Auto: in.auto != ""}
 	fx = c.supersede(now, touched(in), fx)
 	before := map[string]*App{}
 	for _, def := range in.Put {
@@ -174,6 +176,9 @@ func (c *Core) mayChange(in Change) error {
 	}
 	for _, a := range in.Put {
 		known := c.apps[a.ID]
+		if why := a.outOfBounds(); why != "" {
+			return problem("/instances", "%s: %s", a.ID, why)
+		}
 		if known == nil || known.stopping {
 			continue
 		}
@@ -200,19 +205,20 @@ func (c *Core) mayChange(in Change) error {
 			return notFound("App", id)
 		}
 	}
-	if locks := c.locks(ids); len(locks) > 0 && !in.Force {
+	if locks := c.locks(ids, false); len(locks) > 0 && !in.Force {
 		return &Locked{Deployments: locks}
 	}
 	return nil
 }
 
-// locks lists the deployments that touch any of the apps.
-func (c *Core) locks(ids []string) []string {
+// locks lists the deployments that touch any of the apps; those by which they are
+// autoscaled give way to everything else, and count only with all.
+func (c *Core) locks(ids []string, all bool) []string {
 	var out []string
 	for _, id := range ids {
 		if a := c.apps[id]; a != nil {
 			for _, d := range a.changes {
-				if !slices.Contains(out, d.ID) {
+				if (all || !d.Auto) && !slices.Contains(out, d.ID) {
 					out = append(out, d.ID)
 				}
 			}
@@ -276,7 +282,7 @@ func (c *Core) below(group string) []string {
 
 // supersede ends the deployments that change the same apps: force was given.
 func (c *Core) supersede(now time.Time, ids []string, fx []Effect) []Effect {
-	locks := c.locks(ids)
+	locks := c.locks(ids, true)
 	for _, d := range slices.Clone(c.deployments) {
 		if slices.Contains(locks, d.ID) {
 			fx = c.endDeployment(now, d, "deployment_failed", "canceled by a newer deployment", fx)
@@ -289,7 +295,7 @@ func (c *Core) supersede(now time.Time, ids []string, fx []Effect) []Effect {
 func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect {
 	known := c.apps[def.ID]
 	next := *def
-	next.Version = d.Version
+	next.Version, next.open = d.Version, false
 	next.VersionInfo = &VersionInfo{LastScalingAt: d.Version, LastConfigChangeAt: d.Version}
 	if action != ActionStart {
 		d.Before[def.ID] = known.def
@@ -317,6 +323,12 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 	}
 	known.decideCanary(action, old, waits, d)
 	if action == ActionStart {
+		old = nil
+	}
+	if known.rescale(d.Since, old); known.scaling != nil {
+		c.keepMeasuring(d.Since)
+	}
+	if action == ActionStart {
 		known.good = nil
 	} else {
 		known.redefine()
@@ -331,12 +343,25 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 func (c *Core) keepVersion(a *app, def *App, fx []Effect) []Effect {
 	a.versions = append([]*App{def}, a.versions...)
 	fx = append(fx, Save{Key: KeyApp + def.ID, Value: a.record()}, Save{Key: KeyVersion + def.Version + def.ID, Value: def})
-	if n := len(a.versions); n > c.cfg.KeepVersions {
-		last := a.versions[n-1]
-		a.versions = a.versions[:n-1]
+	if len(a.versions) > c.cfg.KeepVersions {
+		n := a.spareVersion()
+		last := a.versions[n]
+		a.versions = slices.Delete(slices.Clone(a.versions), n, n+1)
 		fx = append(fx, Save{Key: KeyVersion + last.Version + last.ID})
 	}
 	return fx
+}
+
+// spareVersion is the one to forget: the oldest, but of an app that is autoscaled
+// rather the oldest that only scaled. It makes many of those.
+func (a *app) spareVersion() int {
+	last := len(a.versions) - 1
+	for n := last; a.def.Autoscale != nil && n > 1; n-- {
+		if v := a.versions[n]; v != a.good && v.ConfigVersion() == a.versions[n-1].ConfigVersion() {
+			return n
+		}
+	}
+	return last
 }
 
 func (c *Core) stopApps(now time.Time, ids []string, d *Deployment, fx []Effect) []Effect {

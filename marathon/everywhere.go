@@ -63,6 +63,9 @@ func (c *Core) everywhere() bool {
 	return false
 }
 
+// looksAround says whether offers are wanted for what they tell of agents.
+func (c *Core) looksAround() bool { return c.measuring.astray || c.everywhere() }
+
 // places are the agents that an app is to be on: those that offer to its role,
 // and those where it runs.
 func (a *app) places() int {

@@ -234,7 +234,7 @@ func (c *Core) replaceGroup(out *Change, t *Tree) {
 	named := map[string]bool{}
 	for _, a := range t.Apps {
 		named[a.ID] = true
-		if c.actionFor(a, out) != "" {
+		if a = c.filled(a); c.actionFor(a, out) != "" {
 			out.Put = append(out.Put, a)
 		}
 	}

@@ -21,6 +21,7 @@ type (
 		Groups      []*Group
 		Audit       []*AuditEntry
 		Residences  []*Residence
+		Addresses   []*AgentAddress
 	}
 
 	// Change is what a user wants changed, as one deployment.
@@ -43,7 +44,8 @@ type (
 		Groups       []*Group // records to make
 		DeleteGroups []string // and to remove
 
-		reverts bool // goes back from another deployment
+		reverts bool   // goes back from another deployment
+		auto    string // why the scheduler scales by itself, "" when it is a user's wish
 	}
 
 	// CancelDeployment ends a deployment: with Revert by a new one that

@@ -80,7 +80,7 @@ func (c *Core) PlanApp(in Change) (PlannedChange, error) {
 	if err != nil {
 		return PlannedChange{}, err
 	}
-	def, old := in.Put[0], &App{}
+	def, old := c.filled(in.Put[0]), &App{}
 	if known := c.apps[def.ID]; known != nil && !known.stopping {
 		old = known.def
 	}
@@ -119,7 +119,7 @@ func fieldsOf(a *App) map[string]any {
 // liveFields are those that running instances need not be restarted for.
 var liveFields = []string{
 	"instances", "labels", "constraints", "dependencies", "readinessChecks", "upgradeStrategy", "killSelection", "unreachableStrategy",
-	"backoffSeconds", "backoffFactor", "maxLaunchDelaySeconds", "deployment", "healthBrake", "canary",
+	"backoffSeconds", "backoffFactor", "maxLaunchDelaySeconds", "deployment", "healthBrake", "canary", "autoscale",
 }
 
 func restartsFor(field string, old, next *App) bool {

@@ -30,6 +30,9 @@ func (a *App) normalize(old *legacy, fields map[string]json.RawMessage) error {
 	for i := range a.Readiness {
 		a.Readiness[i].setDefaults()
 	}
+	if a.Autoscale != nil {
+		a.Autoscale.setDefaults()
+	}
 	if a.Container != nil && a.Container.Volumes == nil {
 		a.Container.Volumes = []Volume{}
 	}

@@ -58,6 +58,7 @@ func (c *Core) offered(now time.Time, in Offered, fx []Effect) []Effect {
 	pools := poolsOf(in.Offers)
 	c.hosts.note(now, in.Offers)
 	c.seeAgents(now, pools)
+	c.seeAddresses(pools)
 	fx = c.clean(now, pools, fx)
 	for _, a := range c.waiting(now) {
 		fx = c.place(now, a, pools, fx)
@@ -269,11 +270,11 @@ func (c *Core) askForOffers(now time.Time, fx []Effect) []Effect {
 	switch {
 	case !c.connected:
 		return fx
-	case !c.lookAround.After(now) && c.everywhere():
+	case !c.lookAround.After(now) && c.looksAround():
 		c.lookAround, c.suppressed, c.lastRevive = now.Add(c.cfg.ReconcileEach), false, now
 		c.wakeToRevive(c.lookAround)
 		return append(fx, Revive{})
-	case len(c.lacking) == 0 && !c.cleaning(now) && !c.suppressed && !c.everywhere():
+	case len(c.lacking) == 0 && !c.cleaning(now) && !c.suppressed && !c.looksAround():
 		c.suppressed = true
 		return append(fx, Suppress{})
 	case len(c.lacking) == 0 && !c.cleaning(now):

@@ -10,6 +10,7 @@ import (
 // reason to refuse to tell.
 func (c *Core) Plan(in Change) ([][]Action, error) {
 	in.Force = true
+	c.fill(&in)
 	if err := c.mayChange(in); err != nil {
 		return nil, err
 	}

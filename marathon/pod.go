@@ -173,6 +173,9 @@ func buildPod(fields map[string]json.RawMessage, role string) (*App, error) {
 	if err != nil {
 		return nil, &BadDefinition{Syntax: true, Text: err.Error()}
 	}
+	if fields["autoscale"] != nil {
+		return nil, problem("/autoscale", "is not there for pods, only for apps")
+	}
 	p := &Pod{}
 	if err := json.Unmarshal(text, p); err != nil {
 		return nil, &BadDefinition{Syntax: true, Text: err.Error(), Problems: wrongTypes[Pod](text)}

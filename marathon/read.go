@@ -65,6 +65,7 @@ func Update(old *App, text []byte) (*App, error) {
 	for k, v := range change {
 		fields[k] = v
 	}
+	keepOpen(fields, change)
 	return build(fields, old.Role)
 }
 
@@ -190,6 +191,7 @@ func build(fields map[string]json.RawMessage, role string) (*App, error) {
 		a.Role = role
 	}
 	a.residentDefaults(fields)
+	a.leftOpen(fields)
 	if err := a.normalize(&old, fields); err != nil {
 		return nil, err
 	}

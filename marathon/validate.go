@@ -65,6 +65,7 @@ func (a *App) validate() error {
 	c.limits(a.Deployment)
 	c.brake(a.HealthBrake)
 	c.canary(a)
+	c.autoscale(a)
 	c.everywhere(a)
 	c.secrets(a)
 	c.residence(a)

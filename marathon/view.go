@@ -104,6 +104,7 @@ func (c *Core) view(now time.Time, a *app) AppView {
 	if why := a.braked(now); why != "" {
 		v.Notes = append(v.Notes, why)
 	}
+	v.Notes = append(v.Notes, a.scalingNotes()...)
 	if why := a.waitsForPromotion(); v.Waiting == "" {
 		v.Waiting = why
 	}

@@ -34,6 +34,7 @@ type world struct {
 	fail       func(app string) bool  // a task of the app fails when it should run
 	health     func(task string) bool // nil: no check is answered
 	ready      func(CheckReady) int   // the status that is answered
+	measure    func(Measure) Measured // nil: the question gets lost
 	hold       bool                   // tasks do not get on by themselves
 
 	events      []Event
@@ -142,6 +143,10 @@ func (w *world) load() Recover {
 			r := new(Residence)
 			w.decode(k, r)
 			in.Residences = append(in.Residences, r)
+		case strings.HasPrefix(k, KeyAgent):
+			a := new(AgentAddress)
+			w.decode(k, a)
+			in.Addresses = append(in.Addresses, a)
 		case strings.HasPrefix(k, KeyGroup+"/"):
 			g := new(Group)
 			w.decode(k, g)
@@ -346,6 +351,11 @@ func (w *world) leave(e Effect) {
 		return
 	case CheckReady:
 		w.inbox = append(w.inbox, CheckedReady{TaskID: e.TaskID, ReadinessResponse: ReadinessResponse{Status: w.ready(e)}})
+		return
+	case Measure:
+		if w.measure != nil {
+			w.inbox = append(w.inbox, w.measure(e))
+		}
 		return
 	case Check:
 		if w.health != nil {
@@ -623,8 +633,8 @@ func (w *world) offer() {
 		if !a.up || out || a.filter.After(w.now) || free <= 0 {
 			continue
 		}
-		o := task.Offer{ID: "o" + w.id(), Agent: id, Hostname: cmp.Or(a.host, id+".example"), Role: cmp.Or(a.role, "*"), Zone: a.zone, Attributes: a.traits}
-		o.Resources = resources.NewScalar("cpus", resources.Milli(free)).Add(resources.NewScalar("mem", resources.Whole(1e6))...)
+		o := task.Offer{ID: "o" + w.id(), Agent: id, Hostname: cmp.Or(a.host, id+".example"), URL: "http://" + id, Role: cmp.Or(a.role, "*"), Zone: a.zone, Attributes: a.traits}
+		o.Resources = resources.NewScalar("cpus", resources.Milli(free)).Add(resources.NewScalar("mem", resources.Whole(1e6))...).Allocated(o.Role)
 		if a.role != "" {
 			o.Resources = plenty().Add(w.free(id)...).Allocated(a.role)
 		}

@@ -241,6 +241,26 @@ test_scale() {
   expect "the audit finds that all parts agree" 60 audit
 }
 
+# test_autoscale keeps an instance busy for a while: a second one comes, and goes
+# when both are idle.
+test_autoscale() {
+  local burner app='{"id":"/busy","cpus":0.1,"mem":32,"container":{"type":"DOCKER","docker":{"image":"mesopool/hello:demo"}},
+    "autoscale":{"minInstances":1,"maxInstances":2,"cpu":0.5,"cooldownSeconds":0,"scaleDownAfterSeconds":20}}'
+  expect "Marathon takes an app that scales by itself" 1 api POST /v2/apps "$app"
+  expect "it has one instance" 30 has_tasks busy 1
+  expect "what it uses is measured" 60 prints 'autoscale: cpu is 0.* on average' api GET /v2/apps/busy
+  dist/e2e-mesopool task exec busy.instance -- /program burn 90s >/dev/null 2>&1 &
+  burner=$!
+  expect "a busy one gets another beside it" 80 has_tasks busy 2
+  expect "the audit trail says why" 1 prints '"user":"autoscale".*cpu is .* from 1 to 2 instances' api GET '/v2/audit?id=/busy'
+  wait "$burner" || true
+  expect "which goes when both are idle" 120 has_tasks busy 1
+  expect "DELETE of the app" 1 api DELETE '/v2/apps/busy?force=true'
+  expect "it stops" 30 count "$a" 2 mesopool/hello:demo
+}
+
+has_tasks() { [ "$(api GET "/v2/apps/$1/tasks" | grep -o '"state":"TASK_RUNNING"' | grep -c .)" = "$2" ]; } # <app> <n>
+
 # audit sees the containers as the cluster's owners do.
 audit() { if $team; then in_view dist/e2e-mesopool audit --cluster "$a"; else dist/e2e-mesopool audit --cluster "$a"; fi; }
 
@@ -539,6 +559,7 @@ test_bad_input
 test_start
 test_hello
 test_scale
+test_autoscale
 test_nginx
 test_sample
 test_crashes

@@ -25,6 +25,7 @@ type Offer struct {
 	ID         string
 	Agent      string
 	Hostname   string
+	URL        string // of the agent's HTTP API, as in http://10.0.0.1:5051/slave(1); "": not told
 	Role       string
 	Region     string
 	Zone       string

@@ -45,7 +45,7 @@ type Config struct {
 // /slave(1)/state, and end with a slash or ".json", as old tools write them.
 // What is served to GET is served to POST too.
 func New(cfg Config) http.Handler {
-	a := &api{cfg: cfg, readers: make(chan struct{}, readersMost), sessions: newSessions()}
+	a := &api{cfg: cfg, readers: make(chan struct{}, readersMost), sessions: newSessions(), meter: newMeter(cfg.Provider)}
 	handlers := a.handlers()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := handlers[plainPath(r.URL.Path)]
@@ -122,6 +122,7 @@ type api struct {
 	cfg      Config
 	readers  chan struct{} // a place for each log that is being read
 	sessions *sessions
+	meter    *meter
 	levels   levels
 }
 

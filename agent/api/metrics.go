@@ -124,21 +124,12 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// statsTime bounds the measuring of all containers; those that were not
-// measured by then have their limits only.
-const (
-	statsTime    = 5 * time.Second
-	statsAtATime = 16
-)
-
 // measured is every task that has a container, with what it uses.
 func (a *api) measured(ctx context.Context, roster agent.Roster) []*agentv1.Response_GetContainers_Container {
 	ctx, cancel := context.WithTimeout(ctx, statsTime)
 	defer cancel()
-	statser, _ := provider.As[provider.Statser](a.cfg.Provider)
 	var out []*agentv1.Response_GetContainers_Container
 	var wait sync.WaitGroup
-	places := make(chan struct{}, statsAtATime)
 	for i := range roster.Tasks {
 		t := &roster.Tasks[i]
 		if t.Container.ID == "" || t.State.Terminal() {
@@ -150,17 +141,11 @@ func (a *api) measured(ctx context.Context, roster agent.Roster) []*agentv1.Resp
 			ResourceStatistics: limitsOf(t),
 		}
 		out = append(out, x)
-		if statser == nil {
+		if a.meter.statser == nil {
 			continue
 		}
 		wait.Go(func() {
-			select {
-			case places <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-			defer func() { <-places }()
-			if s, err := statser.Stats(ctx, t.Container.ID); err == nil {
+			if s, err := a.meter.stats(ctx, t.Container.ID); err == nil {
 				measure(x.ResourceStatistics, &s)
 			}
 		})
@@ -188,9 +173,13 @@ func measure(out *mesosv1.ResourceStatistics, s *provider.Stats) {
 	if !s.Time.IsZero() {
 		out.Timestamp = new(convert.Seconds(s.Time))
 	}
-	out.CpusUserTimeSecs, out.CpusSystemTimeSecs = new(s.UserCPU.Seconds()), new(s.SystemCPU.Seconds())
-	out.CpusNrPeriods, out.CpusNrThrottled, out.CpusThrottledTimeSecs = &s.Periods, &s.Waited, new(s.Throttled.Seconds())
-	out.MemRssBytes, out.MemCacheBytes, out.MemTotalBytes, out.Processes = &s.MemUsed, &s.MemCached, new(s.MemUsed+s.MemCached), &s.Processes
+	if s.UserCPU+s.SystemCPU > 0 { // else nobody knows: what runs has used some
+		out.CpusUserTimeSecs, out.CpusSystemTimeSecs = new(s.UserCPU.Seconds()), new(s.SystemCPU.Seconds())
+	}
+	if s.MemUsed > 0 {
+		out.MemRssBytes, out.MemCacheBytes, out.MemTotalBytes = &s.MemUsed, &s.MemCached, new(s.MemUsed+s.MemCached)
+	}
+	out.CpusNrPeriods, out.CpusNrThrottled, out.CpusThrottledTimeSecs, out.Processes = &s.Periods, &s.Waited, new(s.Throttled.Seconds()), &s.Processes
 	if s.MemLimit > 0 {
 		out.MemLimitBytes = &s.MemLimit
 	}
@@ -218,12 +207,13 @@ func (a *api) containers(w http.ResponseWriter, r *http.Request) {
 	a.answer(w, r, out)
 }
 
-// statistics is /monitor/statistics.
+// statistics is /monitor/statistics (slave/http.cpp, Http::statistics).
 func (a *api) statistics(w http.ResponseWriter, r *http.Request) {
 	roster, ok := a.roster(w, r)
 	if !ok {
 		return
 	}
+	roster.Tasks = asked(r, roster.Tasks)
 	out := []any{}
 	for _, x := range a.measured(r.Context(), roster) {
 		out = append(out, map[string]any{

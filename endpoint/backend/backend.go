@@ -65,7 +65,7 @@ type Streams interface {
 	Top(ctx context.Context, id string) (titles []string, rows [][]string, err error)
 
 	// Stats returns JSON objects, one or a stream.
-	Stats(ctx context.Context, id string, stream bool) (io.ReadCloser, error)
+	Stats(ctx context.Context, id string, kind StatsKind) (io.ReadCloser, error)
 
 	// Stat describes a path: the JSON of Docker's X-Docker-Container-Path-Stat.
 	Stat(ctx context.Context, id, path string) ([]byte, error)
@@ -223,6 +223,16 @@ type Image struct {
 	User       string
 	WorkDir    string
 }
+
+// StatsKind is how statistics are wanted.
+type StatsKind uint8
+
+// The kinds of statistics.
+const (
+	StatsStream StatsKind = iota // one after the other
+	StatsOnce                    // one, with what was a moment before, which takes that moment
+	StatsAtOnce                  // one, without
+)
 
 // LogOptions chooses what to read; everything is told from its beginning unless
 // Tail says otherwise.

@@ -137,12 +137,16 @@ func (e *Engine) Top(ctx context.Context, id string) ([]string, [][]string, erro
 }
 
 // Stats is part of Streams.
-func (e *Engine) Stats(ctx context.Context, id string, stream bool) (io.ReadCloser, error) {
+func (e *Engine) Stats(ctx context.Context, id string, kind StatsKind) (io.ReadCloser, error) {
 	b, err := e.find(id)
 	if err != nil {
 		return nil, err
 	}
-	r, err := e.cli.ContainerStats(ctx, b.engine, stream)
+	if kind == StatsAtOnce {
+		r, err := e.cli.ContainerStatsOneShot(ctx, b.engine)
+		return r.Body, engineError("stats", err)
+	}
+	r, err := e.cli.ContainerStats(ctx, b.engine, kind == StatsStream)
 	return r.Body, engineError("stats", err)
 }
 

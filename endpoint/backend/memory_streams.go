@@ -258,7 +258,7 @@ func (m *Memory) Top(_ context.Context, id string) ([]string, [][]string, error)
 }
 
 // Stats is part of Streams: a simulated container uses half of its memory.
-func (m *Memory) Stats(ctx context.Context, id string, stream bool) (io.ReadCloser, error) {
+func (m *Memory) Stats(ctx context.Context, id string, kind StatsKind) (io.ReadCloser, error) {
 	b, err := m.find(id)
 	m.mu.Unlock()
 	if err != nil {
@@ -271,7 +271,7 @@ func (m *Memory) Stats(ctx context.Context, id string, stream bool) (io.ReadClos
 			err = json.NewEncoder(w).Encode(map[string]any{
 				"read": time.Now().UTC(), "memory_stats": map[string]int64{"usage": bytes / 2, "limit": bytes},
 			})
-			if err != nil || !stream {
+			if err != nil || kind != StatsStream {
 				break
 			}
 		}

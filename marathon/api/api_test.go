@@ -37,6 +37,7 @@ type site struct {
 	offers int
 	deaf   bool   // kills are not answered
 	role   string // of the offers
+	agent  string // its URL in them
 }
 
 func newID() string { return uuid.New().String() }
@@ -45,7 +46,7 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, role: "*"}
 	core := marathon.DefaultConfig()
-	core.NewID, core.ReviveGap = newID, time.Millisecond
+	core.NewID, core.ReviveGap, core.MeasureEach = newID, time.Millisecond, 50*time.Millisecond
 	var err error
 	if s.r, err = runner.New(t.Context(), runner.Config{Core: core, Store: store.NewMemory(), Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
@@ -83,7 +84,7 @@ func (s *site) Revive() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offers++
-	o := task.Offer{ID: fmt.Sprint("o", s.offers), Agent: "agent-1", Hostname: "h", Role: s.role}
+	o := task.Offer{ID: fmt.Sprint("o", s.offers), Agent: "agent-1", Hostname: "h", URL: s.agent, Role: s.role}
 	o.Resources = resources.NewScalar("cpus", resources.Whole(100)).Add(resources.NewScalar("mem", resources.Whole(1e5))...).Add(resources.NewScalar("disk", resources.Whole(1e5))...).Allocated(o.Role)
 	s.r.Offers([]task.Offer{o})
 }

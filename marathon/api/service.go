@@ -267,7 +267,11 @@ func (a *API) info(w http.ResponseWriter, r *http.Request) error {
 
 // metrics are few and plain: what a dashboard wants to see.
 func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return c.Summaries(time.Now(), nil) })
+	var scaling marathon.MeasureCounts
+	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView {
+		scaling = c.MeasureCounts()
+		return c.Summaries(time.Now(), nil)
+	})
 	if err != nil {
 		return err
 	}
@@ -277,8 +281,13 @@ func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
 		healthy, unhealthy, waiting = healthy+views[i].Healthy, unhealthy+views[i].Unhealthy, waiting+views[i].Need
 	}
 	gauge := func(n int) map[string]int { return map[string]int{"value": n} }
+	counter := func(n int) map[string]int { return map[string]int{"count": n} }
 	return answer(w, http.StatusOK, map[string]any{
-		"version": "3.0.0", "counters": map[string]any{}, "histograms": map[string]any{}, "meters": map[string]any{}, "timers": map[string]any{},
+		"version": "3.0.0", "histograms": map[string]any{}, "meters": map[string]any{}, "timers": map[string]any{},
+		"counters": map[string]any{
+			"mesopool.marathon.autoscale.rounds": counter(scaling.Rounds), "mesopool.marathon.autoscale.failures": counter(scaling.Failures),
+			"mesopool.marathon.autoscale.up": counter(scaling.Ups), "mesopool.marathon.autoscale.down": counter(scaling.Downs),
+		},
 		"gauges": map[string]any{
 			"service.mesosphere.marathon.app.count": gauge(len(views)), "service.mesosphere.marathon.task.staged.count": gauge(staged),
 			"service.mesosphere.marathon.task.running.count": gauge(running), "mesopool.marathon.task.healthy": gauge(healthy),

@@ -71,6 +71,9 @@ func load(ctx context.Context, s store.Store) (marathon.Recover, error) {
 	if out.Residences, err = read[marathon.Residence](ctx, s, marathon.KeyResidence); err != nil {
 		return out, err
 	}
+	if out.Addresses, err = read[marathon.AgentAddress](ctx, s, marathon.KeyAgent); err != nil {
+		return out, err
+	}
 	out.Deployments, err = read[marathon.Deployment](ctx, s, marathon.KeyDeployment)
 	return out, err
 }

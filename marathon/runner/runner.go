@@ -169,6 +169,8 @@ func (r *Runner) dispatch(e marathon.Effect) {
 		r.checks.put(r.secrets(e))
 	case marathon.CheckReady:
 		r.checks.put(r.checks.ready(e))
+	case marathon.Measure:
+		r.checks.put(r.checks.measure(e))
 	case marathon.Event:
 		r.events.publish(e)
 	}

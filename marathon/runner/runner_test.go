@@ -29,7 +29,8 @@ type fakeDriver struct {
 	tasks  map[string]task.State
 	calls  []string
 	offers int
-	mute   bool // tasks are taken and nothing is said of them
+	mute   bool   // tasks are taken and nothing is said of them
+	url    string // of the agent
 }
 
 func (d *fakeDriver) note(call string) {
@@ -60,7 +61,7 @@ func (d *fakeDriver) tell(id, agent string, s task.State) {
 
 func (d *fakeDriver) offer() {
 	d.offers++
-	o := task.Offer{ID: fmt.Sprint("o", d.offers), Agent: "a", Hostname: "h", Role: "*"}
+	o := task.Offer{ID: fmt.Sprint("o", d.offers), Agent: "a", Hostname: "h", Role: "*", URL: d.url}
 	o.Resources = resources.NewScalar("cpus", resources.Whole(100)).Add(resources.NewScalar("mem", resources.Whole(1e5))...)
 	d.runner.Offers([]task.Offer{o})
 }
@@ -112,7 +113,7 @@ func newID() string { return fmt.Sprintf("id-%d", lastID.Add(1)) }
 func start(t *testing.T, s store.Store, tasks map[string]task.State) (r *Runner, d *fakeDriver, stop func() error) {
 	t.Helper()
 	core := marathon.DefaultConfig()
-	core.NewID, core.ReviveGap = newID, time.Millisecond
+	core.NewID, core.ReviveGap, core.MeasureEach = newID, time.Millisecond, 100*time.Millisecond
 	r, err := New(t.Context(), Config{Core: core, Store: s, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

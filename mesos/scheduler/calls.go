@@ -1,7 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -142,12 +145,26 @@ func offers(in []*mesosv1.Offer) []task.Offer {
 		offer := task.Offer{
 			ID: o.GetId().GetValue(), Agent: o.GetAgentId().GetValue(), Hostname: o.GetHostname(), Role: o.GetAllocationInfo().GetRole(),
 			Region: o.GetDomain().GetFaultDomain().GetRegion().GetName(), Zone: o.GetDomain().GetFaultDomain().GetZone().GetName(),
-			Resources: r,
+			Resources: r, URL: agentURL(o.GetUrl()),
 		}
 		for _, a := range o.Attributes {
 			offer.Attributes = append(offer.Attributes, task.Label{Key: a.GetName(), Value: attribute(a)})
 		}
 		out = append(out, offer)
+	}
+	return out
+}
+
+// agentURL is where an agent answers, by its IP where it is told: its name need
+// not be known here. "" is an address that makes no sense.
+func agentURL(u *mesosv1.URL) string {
+	host, port := cmp.Or(u.GetAddress().GetIp(), u.GetAddress().GetHostname()), u.GetAddress().GetPort()
+	if s := u.GetScheme(); s != "http" && s != "https" || host == "" || port < 1 || port > 65535 {
+		return ""
+	}
+	out := u.GetScheme() + "://" + net.JoinHostPort(host, strconv.Itoa(int(port)))
+	if path := strings.Trim(u.GetPath(), "/"); path != "" {
+		out += "/" + path // not escaped: libprocess knows slave(1) as that
 	}
 	return out
 }

@@ -187,7 +187,7 @@ func (h *handler) Subscribed(framework, master string) error {
 
 func (h *handler) Offers(list []task.Offer) {
 	for _, o := range list {
-		h.told <- fmt.Sprintf("offer %s %s %s %s %s/%s %v %v", o.ID, o.Agent, o.Hostname, o.Role, o.Region, o.Zone, o.Attributes, o.Resources)
+		h.told <- fmt.Sprintf("offer %s %s %s %s %s %s/%s %v %v", o.ID, o.Agent, o.Hostname, o.URL, o.Role, o.Region, o.Zone, o.Attributes, o.Resources)
 	}
 }
 func (h *handler) Rescinded(id string) { h.told <- "rescinded " + id }
@@ -271,7 +271,7 @@ func TestEvents(t *testing.T) {
 	}
 	s.event(&schedulerv1.Event{Type: schedulerv1.Event_OFFERS.Enum(), Offers: &schedulerv1.Event_Offers{Offers: []*mesosv1.Offer{{
 		Id: &mesosv1.OfferID{Value: new("o1")}, FrameworkId: &mesosv1.FrameworkID{Value: new("f1")}, AgentId: &mesosv1.AgentID{Value: new("a1")},
-		Hostname: new("h1"), AllocationInfo: &mesosv1.Resource_AllocationInfo{Role: new("web")},
+		Hostname: new("h1"), Url: agentAt("http", "10.0.0.1", 5051), AllocationInfo: &mesosv1.Resource_AllocationInfo{Role: new("web")},
 		Domain: &mesosv1.DomainInfo{FaultDomain: &mesosv1.DomainInfo_FaultDomain{
 			Region: &mesosv1.DomainInfo_FaultDomain_RegionInfo{Name: new("r")}, Zone: &mesosv1.DomainInfo_FaultDomain_ZoneInfo{Name: new("z")},
 		}},
@@ -295,7 +295,7 @@ func TestEvents(t *testing.T) {
 	close(s.end)
 	c.hears(
 		"subscribed f1 m1",
-		fmt.Sprintf("offer o1 a1 h1 web r/z [{rack 1} {size 2.5} {set a,b}] %v", total.Allocated("web")),
+		fmt.Sprintf("offer o1 a1 h1 http://10.0.0.1:5051/slave(1) web r/z [{rack 1} {size 2.5} {set a,b}] %v", total.Allocated("web")),
 		"rescinded o1",
 		"update t1 a1 TASK_RUNNING "+task.UUID{1}.String(),
 		"agent lost a1",

@@ -47,6 +47,9 @@ func readStats(s *container.StatsResponse) provider.Stats {
 		Waited: uint32(s.CPUStats.ThrottlingData.ThrottledPeriods), MemUsed: s.MemoryStats.Usage, MemLimit: s.MemoryStats.Limit,
 		Processes: uint32(s.PidsStats.Current),
 	}
+	if out.UserCPU+out.SystemCPU == 0 { // these are counted in ticks: who mostly sleeps has none yet
+		out.UserCPU = time.Duration(s.CPUStats.CPUUsage.TotalUsage)
+	}
 	// Names of cgroup v1 and v2 for pages that can be had back at once.
 	for _, name := range []string{"total_inactive_file", "inactive_file"} {
 		if v := s.MemoryStats.Stats[name]; v > 0 && v <= out.MemUsed {

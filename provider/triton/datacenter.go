@@ -142,6 +142,12 @@ func (d *Datacenter) Exec(ctx context.Context, id string, o provider.ExecOptions
 	return d.engine.Exec(ctx, id, o)
 }
 
+// Stats is part of provider.Statser, as far as sdc-docker fills it in
+// (docs/api/commands/stats.md).
+func (d *Datacenter) Stats(ctx context.Context, id string) (provider.Stats, error) {
+	return d.engine.Stats(ctx, id)
+}
+
 // CopyIn is part of provider.Copier. Whether a container that never started
 // takes files depends on the platform of its server.
 func (d *Datacenter) CopyIn(ctx context.Context, id, dir string, files io.Reader) error {

@@ -1,5 +1,6 @@
 // Hello is the smallest web application: it says which container answers.
-// "hello who" prints that and ends; "hello get URL" prints what another answers.
+// "hello who" prints that and ends; "hello get URL" prints what another answers;
+// "hello burn 30s" keeps a CPU busy for so long.
 package main
 
 import (
@@ -32,6 +33,12 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "burn" {
+		if err := burn(os.Args[2]); err != nil {
+			log.Fatalf("hello: %v", err)
+		}
+		return
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
@@ -44,6 +51,18 @@ func main() {
 	})
 	log.Printf("hello: %s serves at http://%s/", name, ip)
 	log.Fatalf("hello: %v", http.ListenAndServe(":80", nil))
+}
+
+// burn does nothing, as fast as it can.
+func burn(long string) error {
+	d, err := time.ParseDuration(long)
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		continue
+	}
+	return nil
 }
 
 // get prints the answer of another server; one that cannot be reached is an
