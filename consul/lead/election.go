@@ -107,7 +107,7 @@ func (e *Election) Run(ctx context.Context, serve func(context.Context, *Term) e
 	return nil
 }
 
-var errContend = errors.New("Consul does not let us contend")
+var errContend = errors.New("no session or lock from Consul")
 
 func wait(ctx context.Context, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)

@@ -66,16 +66,6 @@ func (f *fake) set(fault func(call string) fault) {
 	f.fault = fault
 }
 
-// only lets one kind of call go wrong.
-func only(kind string, what fault) func(string) fault {
-	return func(call string) fault {
-		if call == kind {
-			return what
-		}
-		return well
-	}
-}
-
 // once lets the next call of a kind go wrong.
 func once(kind string, what fault) func(string) fault {
 	done := false

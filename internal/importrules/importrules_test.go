@@ -69,7 +69,7 @@ var own = map[string][]string{
 	"master/server":     {"internal/loop", "internal/uuid", "master", "master/authz", "task", "resources", "store", "mesos/..."},
 	"marathon":          {"task", "resources", "internal/timers"},
 	"marathon/runner":   {"internal/loop", "marathon", "task", "store"},
-	"marathon/api":      {"internal/uuid", "marathon", "marathon/runner", "task"},
+	"marathon/api":      {"internal/standby", "internal/uuid", "marathon", "marathon/runner", "task"},
 	"consul":            {"task", "store"},
 	"consul/lead":       {"internal/uuid", "store"},
 	"endpoint":          {"endpoint/backend", "internal/uuid"},
