@@ -78,7 +78,7 @@ func big(n int, seed byte) []byte {
 // many is a commit that is too large for a transaction in every way.
 func many() []store.Op {
 	var ops []store.Op
-	for n := range 500 {
+	for n := range 150 {
 		ops = append(ops, store.Op{Key: fmt.Sprint("n/", n), Value: fmt.Appendf(nil, "value %d", n)})
 	}
 	return append(ops, store.Op{Key: "big", Value: big(3*mostValue+17, 1)}, store.Op{Key: "big2", Value: big(mostValue+1, 2)},

@@ -36,6 +36,10 @@ type Config struct {
 	// Fail answers what could not be sent to the leader.
 	Fail func(w http.ResponseWriter, code int, message string)
 
+	// Patience is how long a request waits while nobody leads. 0: 2.5 s, as
+	// Marathon's.
+	Patience time.Duration
+
 	Log *slog.Logger
 }
 
@@ -49,9 +53,7 @@ const (
 )
 
 const (
-	// patience is how long a request waits while nobody leads.
-	patience = 2500 * time.Millisecond
-	glance   = 50 * time.Millisecond
+	glance = 50 * time.Millisecond
 	// answerTime is how long the leader may take to begin its answer.
 	answerTime = time.Minute
 )
@@ -71,6 +73,9 @@ type term struct {
 
 // New returns a handler that follows.
 func New(cfg Config) *Handler {
+	if cfg.Patience == 0 {
+		cfg.Patience = 2500 * time.Millisecond
+	}
 	h := &Handler{cfg: cfg}
 	h.proxy = &httputil.ReverseProxy{
 		Rewrite: h.rewrite, ModifyResponse: h.sign, ErrorHandler: h.failed, FlushInterval: -1, // nothing is held back
@@ -125,7 +130,7 @@ func (t *term) serve(w http.ResponseWriter, r *http.Request) {
 
 // await waits a while for somebody to lead: another, or this process.
 func (h *Handler) await(ctx context.Context) (*term, string) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
 	defer cancel()
 	tick := time.NewTicker(glance)
 	defer tick.Stop()

@@ -11,13 +11,19 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func follower(t *testing.T, leader func() string) (*Handler, *httptest.Server) {
 	t.Helper()
+	return patient(t, leader, time.Minute)
+}
+
+func patient(t *testing.T, leader func() string, patience time.Duration) (*Handler, *httptest.Server) {
+	t.Helper()
 	srv := httptest.NewUnstartedServer(nil)
 	h := New(Config{
-		Self: srv.Listener.Addr().String(), Leader: leader, Via: "X-Test-Via", Log: slog.New(slog.DiscardHandler),
+		Self: srv.Listener.Addr().String(), Leader: leader, Via: "X-Test-Via", Patience: patience, Log: slog.New(slog.DiscardHandler),
 		Own: func(w http.ResponseWriter, r *http.Request) bool {
 			if r.URL.Path != "/ping" {
 				return false
@@ -139,7 +145,7 @@ func TestWhoCannotAnswer(t *testing.T) {
 	if resp, text := get(t, gone.URL+"/v2/apps"); resp.StatusCode != http.StatusBadGateway || text != refused {
 		t.Errorf("a leader that is gone: %d %s", resp.StatusCode, text)
 	}
-	_, none := follower(t, to(""))
+	_, none := patient(t, to(""), time.Millisecond)
 	if resp, text := get(t, none.URL+"/v2/apps"); resp.StatusCode != http.StatusServiceUnavailable || text != nobody {
 		t.Errorf("no leader: %d %s", resp.StatusCode, text)
 	}
@@ -190,6 +196,7 @@ func TestLead(t *testing.T) {
 		end()
 	}()
 	<-ended
+	h.cfg.Patience = time.Millisecond
 	if resp, _ := get(t, srv.URL+"/v2/apps"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("after the end: %d", resp.StatusCode)
 	}

@@ -34,11 +34,12 @@ type Config struct {
 
 // API serves Marathon's REST API.
 type API struct {
-	cfg Config
+	cfg    Config
+	pieces *pieces
 }
 
 // New returns the handler.
-func New(cfg Config) *API { return &API{cfg: cfg} }
+func New(cfg Config) *API { return &API{cfg: cfg, pieces: newPieces()} }
 
 // mostBody bounds a definition.
 const mostBody = 16 << 20

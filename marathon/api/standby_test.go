@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // What a standby answers for itself, and what it leaves to the leader.
@@ -35,7 +37,6 @@ func TestStandby(t *testing.T) {
 		{"", "GET", "/ping", 200, "pong"},
 		{"", "GET", "/v2/leader", 404, `"There is no leader"`},
 		{"me:1", "GET", "/v2/leader", 404, `"There is no leader"`},
-		{"", "GET", "/v2/apps", 503, `{"message":"Could not determine the current leader"}`},
 	} {
 		s := NewStandby(Config{Address: "me:1"}, func() string { return x.leader }, slog.New(slog.DiscardHandler))
 		w := httptest.NewRecorder()
@@ -55,6 +56,18 @@ func TestStandby(t *testing.T) {
 	if text := strings.Join(got, ", "); text != "GET /v2/apps, DELETE /v2/leader, GET /" {
 		t.Errorf("the leader was asked: %s", text)
 	}
+}
+
+// Nobody leads: a request waits a while, and is told so in Marathon's words.
+func TestNobodyLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewStandby(Config{Address: "me:1"}, func() string { return "me:1" }, slog.New(slog.DiscardHandler))
+		w, begin := httptest.NewRecorder(), time.Now()
+		s.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v2/apps", nil))
+		if w.Code != 503 || w.Body.String() != `{"message":"Could not determine the current leader"}` || time.Since(begin) != 2500*time.Millisecond {
+			t.Errorf("%d %s after %s", w.Code, w.Body, time.Since(begin))
+		}
+	})
 }
 
 func TestAbdicate(t *testing.T) {
