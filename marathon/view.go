@@ -108,8 +108,10 @@ func (c *Core) view(now time.Time, a *app) AppView {
 	if why := a.waitsForPromotion(); v.Waiting == "" {
 		v.Waiting = why
 	}
-	for _, r := range c.residencesOf(a.def.ID) {
-		v.Residences = append(v.Residences, ResidenceView{*r, c.lives(r)})
+	if a.def.Resident() {
+		for _, r := range c.residencesOf(a.def.ID) {
+			v.Residences = append(v.Residences, ResidenceView{*r, c.lives(r)})
+		}
 	}
 	for _, i := range a.instances {
 		v.count(i)

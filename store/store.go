@@ -1,5 +1,5 @@
 // Package store is a tiny versioned key–value contract, with a memory and a
-// bbolt implementation behind it (Consul's KV lives in package consul).
+// bbolt implementation behind it (Consul's is in package consul/lead).
 //
 // It knows nothing of what it keeps. Every value is bytes; every key is a
 // slash-separated path such as "agent/task/0001". A Commit is atomic: all of

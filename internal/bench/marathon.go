@@ -39,9 +39,14 @@ type MarathonResult struct {
 	Apps      int           `json:"apps"`
 	OneP50    time.Duration `json:"one_app_p50_ns"` // GET /v2/apps/{id}
 	OneP99    time.Duration `json:"one_app_p99_ns"`
-	AllP99    time.Duration `json:"everything_p99_ns"` // GET /v2/apps?embed=apps.tasks
+	AllFirst  time.Duration `json:"everything_first_ns"` // GET /v2/apps?embed=apps.tasks, when nothing of it was asked for before
+	AllP99    time.Duration `json:"everything_p99_ns"`   // while one app changes between two reads
 	AllBytes  int64         `json:"everything_bytes"`
-	Events    float64       `json:"events_per_second"` // to all subscribers together, while one app is scaled
+	GzipFirst time.Duration `json:"everything_gzip_first_ns"` // the same compressed, when it never was
+	GzipP99   time.Duration `json:"everything_gzip_p99_ns"`
+	GzipBytes int64         `json:"everything_gzip_bytes"`
+	SameP99   time.Duration `json:"everything_unchanged_p99_ns"` // with If-None-Match
+	Events    float64       `json:"events_per_second"`           // to all subscribers together, while one app is scaled
 	Listeners int           `json:"subscribers"`
 }
 
@@ -207,7 +212,7 @@ func (b *marathonBench) fill(ctx context.Context) error {
 // read asks for one app, and for everything.
 func (b *marathonBench) read(ctx context.Context) error {
 	b.say("reading")
-	var one, all []time.Duration
+	var one []time.Duration
 	for n := range b.opt.Reads {
 		begin := time.Now()
 		if _, err := b.call(ctx, http.MethodGet, fmt.Sprintf("/v2/apps/many/app-%d", n%max(1, b.opt.Apps)), ""); err != nil {
@@ -215,18 +220,87 @@ func (b *marathonBench) read(ctx context.Context) error {
 		}
 		one = append(one, time.Since(begin))
 	}
-	for range max(1, b.opt.Reads/20) {
+	slices.Sort(one)
+	b.result.OneP50, b.result.OneP99 = one[len(one)/2], one[len(one)*99/100]
+	r := &b.result
+	var err error
+	if r.AllFirst, r.AllP99, r.AllBytes, err = b.readAll(ctx, map[string]string{"Accept-Encoding": "identity"}); err != nil {
+		return err
+	}
+	if r.GzipFirst, r.GzipP99, r.GzipBytes, err = b.readAll(ctx, map[string]string{"Accept-Encoding": "gzip"}); err != nil {
+		return err
+	}
+	return b.readSame(ctx)
+}
+
+const everything = "/v2/apps?embed=apps.tasks&embed=apps.counts"
+
+// readAll reads everything many times, to the last byte as it comes; between two
+// reads one app changes.
+func (b *marathonBench) readAll(ctx context.Context, header map[string]string) (first, p99 time.Duration, size int64, err error) {
+	var all []time.Duration
+	for n := range max(2, b.opt.Reads/10) {
+		if b.opt.Apps > 0 {
+			app := fmt.Sprintf("/v2/apps/many/app-%d?force=true&restart=auto", n%b.opt.Apps)
+			if _, err := b.call(ctx, http.MethodPut, app, fmt.Sprintf(`{"labels":{"n":"%s-%d"}}`, header["Accept-Encoding"], n)); err != nil {
+				return 0, 0, 0, err
+			}
+		}
 		begin := time.Now()
-		text, err := b.call(ctx, http.MethodGet, "/v2/apps?embed=apps.tasks&embed=apps.counts", "")
+		resp, err := b.get(ctx, everything, header)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		size, err = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		all = append(all, time.Since(begin))
+	}
+	first, all = all[0], all[1:]
+	slices.Sort(all)
+	return first, all[len(all)*99/100], size, nil
+}
+
+// readSame asks for everything when nothing has changed.
+func (b *marathonBench) readSame(ctx context.Context) error {
+	resp, err := b.get(ctx, everything, nil)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	var all []time.Duration
+	for range max(1, b.opt.Reads/10) {
+		begin := time.Now()
+		same, err := b.get(ctx, everything, map[string]string{"If-None-Match": resp.Header.Get("ETag")})
 		if err != nil {
 			return err
 		}
-		all, b.result.AllBytes = append(all, time.Since(begin)), int64(len(text))
+		same.Body.Close()
+		if same.StatusCode != http.StatusNotModified {
+			continue // something has: a deployment ended
+		}
+		all = append(all, time.Since(begin))
 	}
-	slices.Sort(one)
+	if len(all) == 0 {
+		return fmt.Errorf("GET %s with If-None-Match was never answered with 304", everything)
+	}
 	slices.Sort(all)
-	b.result.OneP50, b.result.OneP99, b.result.AllP99 = one[len(one)/2], one[len(one)*99/100], all[len(all)*99/100]
+	b.result.SameP99 = all[len(all)*99/100]
 	return nil
+}
+
+// get leaves the body to the caller, and as it comes.
+func (b *marathonBench) get(ctx context.Context, path string, header map[string]string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, b.at+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range header {
+		r.Header.Set(k, v)
+	}
+	return http.DefaultClient.Do(r)
 }
 
 // listen counts the events that all subscribers get while an app is scaled.
@@ -282,7 +356,11 @@ func WriteMarathon(w io.Writer, r *MarathonResult) {
 	rows = append(rows,
 		[]string{"apps and tasks during the reads", fmt.Sprintf("%d, %d", r.Apps, r.Tasks)},
 		[]string{"GET of one app, p50", durationText(r.OneP50)}, []string{"GET of one app, p99", durationText(r.OneP99)},
-		[]string{"GET of everything with its tasks, p99", fmt.Sprintf("%s, %s", durationText(r.AllP99), bytesText(r.AllBytes))},
+		[]string{"GET of everything with its tasks, the first", durationText(r.AllFirst)},
+		[]string{"GET of everything, one app changed, p99", fmt.Sprintf("%s, %s", durationText(r.AllP99), bytesText(r.AllBytes))},
+		[]string{"GET of everything, compressed, the first", durationText(r.GzipFirst)},
+		[]string{"GET of everything, compressed, one app changed, p99", fmt.Sprintf("%s, %s", durationText(r.GzipP99), bytesText(r.GzipBytes))},
+		[]string{"GET of everything, nothing changed, p99", durationText(r.SameP99)},
 		[]string{fmt.Sprintf("events to %d subscribers", r.Listeners), perSecond(r.Events)})
 	table(w, []string{"", ""}, rows)
 }

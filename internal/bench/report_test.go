@@ -91,7 +91,7 @@ func TestMarathon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Deploy) != 2 || r.Deploy[1].Took <= 0 || r.Tasks != 12 || r.OneP99 < r.OneP50 || r.AllBytes < 1000 || r.Events <= 0 {
+	if len(r.Deploy) != 2 || r.Deploy[1].Took <= 0 || r.Tasks != 12 || r.OneP99 < r.OneP50 || r.AllBytes < 1000 || r.GzipBytes <= 0 || r.GzipBytes >= r.AllBytes || r.SameP99 <= 0 || r.Events <= 0 {
 		t.Errorf("some of it was not measured: %+v", r)
 	}
 }

@@ -285,6 +285,7 @@ func newMarathon() *cobra.Command {
 		addressFlags(f, 8080)
 		f.String("master", "127.0.0.1:5050", masterUsage)
 		marathonFlags(f)
+		electFlags(f)
 		tlsClientFlags(f)
 	}, func(ctx context.Context, v *viper.Viper, log *slog.Logger) error {
 		r, err := marathonFrom(v, log)
@@ -297,7 +298,13 @@ func newMarathon() *cobra.Command {
 		if r.at, err = listen(v, "marathon", v.GetString("master")); err != nil {
 			return err
 		}
-		if r.store, err = openStore(v.GetString("work-dir"), "marathon"); err != nil {
+		if r.elect, err = electFrom(v, r.log); err != nil {
+			return err
+		}
+		if r.workDir = v.GetString("work-dir"); r.elect != nil {
+			return r.run(ctx)
+		}
+		if r.store, err = openStore(r.workDir, "marathon"); err != nil {
 			return err
 		}
 		return r.run(ctx)

@@ -21,6 +21,7 @@ import (
 	"github.com/mesopool/mesopool/agent/archive"
 	"github.com/mesopool/mesopool/agent/fetch"
 	"github.com/mesopool/mesopool/consul"
+	"github.com/mesopool/mesopool/consul/lead"
 	"github.com/mesopool/mesopool/internal/uuid"
 	"github.com/mesopool/mesopool/marathon"
 	marathonapi "github.com/mesopool/mesopool/marathon/api"
@@ -313,7 +314,9 @@ type marathonRole struct {
 	master   *detect.Detector
 	mesosUI  string
 	webUI    string
-	store    store.Store
+	store    store.Store  // nil with an election: the state is in Consul
+	elect    *lead.Config // nil: this is the only one
+	workDir  string       // with an election: where the state was before
 	core     marathon.Config
 	self     identity    // to the master
 	tls      *tls.Config // to the master; nil: plain text
@@ -323,33 +326,59 @@ type marathonRole struct {
 }
 
 func (r *marathonRole) run(ctx context.Context) error {
-	defer r.store.Close()
 	defer r.master.Close()
 	r.core.NewID, r.core.Role = func() string { return uuid.New().String() }, r.role
-	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: r.store, Log: r.log, Secrets: r.secrets})
-	if err != nil {
-		return err
-	}
-	client := scheduler.New(scheduler.Config{
-		Framework: r.framework(run.FrameworkID()), Master: r.master.Address, Log: r.log,
-		Principal: r.self.principal, Secret: r.self.secret, Dial: dialer(r.tls),
-	})
-	api := marathonapi.New(marathonapi.Config{
-		Runner: run, Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
-		HTTPPort: int(r.at.advertise.Port()), Framework: r.name,
-		Pages: web.MarathonPage(func(ctx context.Context) (*web.Services, error) {
-			return servicesView(ctx, run, r.cluster, r.at.advertise.String(), r.mesosUI)
-		}),
-	})
 	r.log.Info("marathon listens", "address", r.at.listener.Addr())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return run.Run(ctx, client) })
-	g.Go(func() error { return client.Run(ctx, run) })
-	g.Go(func() error { return serve(ctx, r.at.listener, api) })
+	g.Go(func() error {
+		if r.elect != nil {
+			return r.contend(ctx)
+		}
+		return r.lead(ctx, marathonTerm{store: r.store, serve: func(ctx context.Context, api http.Handler) error { return serve(ctx, r.at.listener, api) }})
+	})
 	announceSelf(ctx, g, r.consul, "marathon", task.Owner{Cluster: r.cluster, Agent: "marathon"}, r.log, consul.Role{
 		Name: "marathon", Address: r.at.advertise.Addr().String(), Port: r.at.advertise.Port(), Path: "/ping", Version: Version,
 	})
 	return g.Wait()
+}
+
+// marathonTerm is a time in which a scheduler works.
+type marathonTerm struct {
+	store    store.Store
+	check    func() error // whether it leads; nil: always
+	abdicate func()       // nil: there is no other
+	serve    func(context.Context, http.Handler) error
+}
+
+// lead works until ctx ends.
+func (r *marathonRole) lead(ctx context.Context, t marathonTerm) error {
+	defer t.store.Close()
+	run, err := runner.New(ctx, runner.Config{Core: r.core, Store: t.store, Log: r.log, Secrets: r.secrets, Fence: t.check})
+	if err != nil {
+		return err
+	}
+	client := scheduler.New(scheduler.Config{
+		Framework: r.framework(run.FrameworkID()), Master: t.guard(r.master.Address), Log: r.log,
+		Principal: r.self.principal, Secret: r.self.secret, Dial: dialer(r.tls),
+	})
+	cfg := r.api()
+	cfg.Runner, cfg.Abdicate = run, t.abdicate
+	cfg.Pages = web.MarathonPage(func(ctx context.Context) (*web.Services, error) {
+		return servicesView(ctx, run, r.cluster, r.at.advertise.String(), r.mesosUI)
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return run.Run(ctx, client) })
+	g.Go(func() error { return client.Run(ctx, run) })
+	g.Go(func() error { return t.serve(ctx, marathonapi.New(cfg)) })
+	return g.Wait()
+}
+
+// api is what all schedulers show of themselves.
+func (r *marathonRole) api() marathonapi.Config {
+	return marathonapi.Config{
+		Version: mesosVersion, Role: r.role, Address: r.at.advertise.String(), MesosURL: r.mesosUI, Hostname: r.hostname,
+		HTTPPort: int(r.at.advertise.Port()), Framework: r.name,
+	}
 }
 
 func (r *marathonRole) framework(id string) *mesosv1.FrameworkInfo {

@@ -27,26 +27,26 @@ type Config struct {
 	Pages     http.Handler // everything that is no API; nil answers 404
 	HTTPPort  int
 	Framework string // the framework's name
+
+	// Abdicate lets another process lead, soon; nil: there is no other.
+	Abdicate func()
 }
 
 // API serves Marathon's REST API.
 type API struct {
-	cfg Config
+	cfg    Config
+	pieces *pieces
 }
 
 // New returns the handler.
-func New(cfg Config) *API { return &API{cfg: cfg} }
+func New(cfg Config) *API { return &API{cfg: cfg, pieces: newPieces()} }
 
 // mostBody bounds a definition.
 const mostBody = 16 << 20
 
 // ServeHTTP routes on the raw path: IDs hold slashes, escaped or doubled.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("X-Marathon-Leader", "http://"+a.cfg.Address)
-	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
-	h.Set("Pragma", "no-cache")
-	h.Set("Expires", "0")
+	commonHeader(w.Header(), a.cfg.Address)
 	r.Body = http.MaxBytesReader(w, r.Body, mostBody)
 	parts, err := split(r.URL.EscapedPath())
 	if err != nil {
@@ -56,6 +56,17 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := a.route(w, r, parts); err != nil {
 		writeError(w, err)
 	}
+}
+
+// commonHeader is in every answer (LeaderProxyFilter.scala,
+// CacheDisablingFilter.scala); leader may be "".
+func commonHeader(h http.Header, leader string) {
+	if leader != "" {
+		h.Set("X-Marathon-Leader", "http://"+leader)
+	}
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Expires", "0")
 }
 
 // split cuts a path into its unescaped parts; empty ones do not count.
@@ -78,9 +89,7 @@ func split(path string) ([]string, error) {
 func (a *API) route(w http.ResponseWriter, r *http.Request, parts []string) error {
 	switch {
 	case len(parts) == 1 && parts[0] == "ping":
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_, err := io.WriteString(w, "pong\n")
-		return err
+		return pong(w)
 	case len(parts) == 1 && parts[0] == "metrics":
 		return a.metrics(w, r)
 	case len(parts) < 2 || parts[0] != "v2":
@@ -104,6 +113,12 @@ func (a *API) route(w http.ResponseWriter, r *http.Request, parts []string) erro
 		return a.events(w, r)
 	}
 	return a.service(w, r, parts[1], rest)
+}
+
+func pong(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, err := io.WriteString(w, "pong\n")
+	return err
 }
 
 func (a *API) page(w http.ResponseWriter, r *http.Request) error {
@@ -228,10 +243,15 @@ func author(r *http.Request) marathon.Author {
 	return marathon.Author{ClientIP: clientIP(r), User: user, Method: r.Method, URI: r.URL.Path}
 }
 
+// clientIP is where a request comes from. What a standby says of whose request it
+// sends on is told with the standby, as anybody may say it.
 func clientIP(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return r.RemoteAddr
+		host = r.RemoteAddr
+	}
+	if whose := r.Header.Get("X-Forwarded-For"); whose != "" && r.Header.Get(headerVia) != "" {
+		return fmt.Sprintf("%.200s via %s", whose, host)
 	}
 	return host
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -115,7 +114,7 @@ func (a *API) apps(w http.ResponseWriter, r *http.Request, parts []string) error
 	}
 	n := len(parts)
 	switch last := parts[n-1]; {
-	case last == "*" && r.Method == http.MethodGet:
+	case last == "*" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 		return a.appsBelow(w, r, pathOf(parts[:n-1]))
 	case last == "promote" && n >= 2 && r.Method == http.MethodPost:
 		return a.promote(w, r, pathOf(parts[:n-1]))
@@ -156,6 +155,9 @@ func (a *API) listApps(w http.ResponseWriter, r *http.Request) error {
 		return &status{http.StatusUnprocessableEntity, err.Error()}
 	}
 	cmd, id := q.Get("cmd"), strings.ToLower(q.Get("id"))
+	if cmd == "" && id == "" && q.Get("label") == "" {
+		return a.writeApps(w, r, "apps", nil, embeds(q))
+	}
 	want := func(d *marathon.App) bool {
 		return (cmd == "" || d.Cmd != nil && strings.Contains(*d.Cmd, cmd)) && strings.Contains(strings.ToLower(d.ID), id) && labels(d.Labels)
 	}
@@ -163,15 +165,12 @@ func (a *API) listApps(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) writeApps(w http.ResponseWriter, r *http.Request, key string, want func(*marathon.App) bool, embed func(string) bool) error {
-	views, err := see(r, a, func(c *marathon.Core) []marathon.AppView { return appsOf(c, want, embed) })
+	list, err := a.list(r, want, embed)
 	if err != nil {
 		return err
 	}
-	list := make([]appInfo, len(views))
-	for i := range views {
-		list[i] = describe(&views[i], embed)
-	}
-	return answer(w, http.StatusOK, map[string]any{key: list})
+	c := content{head: `{"` + key + `":[`, tail: "]}", pieces: list}
+	return c.write(w, r, a.pieces.sumOf(list), a.pieces.seed)
 }
 
 // appsOf copies the instances only if they are to be shown.
@@ -216,14 +215,6 @@ func (a *API) createApp(w http.ResponseWriter, r *http.Request) error {
 	}
 	// As it was a moment ago: clients wait for the deployment that they find here.
 	return answer(w, http.StatusCreated, appInfo{App: made, Deployments: []idRef{{id}}, Tasks: &[]taskInfo{}})
-}
-
-func (a *API) writeApp(w http.ResponseWriter, r *http.Request, code int, id string, show func(*marathon.AppView) any) error {
-	v, err := a.view(r, id)
-	if err != nil {
-		return err
-	}
-	return answer(w, code, show(&v))
 }
 
 func (a *API) view(r *http.Request, id string) (marathon.AppView, error) {
@@ -383,10 +374,7 @@ func (a *API) earlier(r *http.Request, id, version string) (*marathon.App, error
 func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return a.writeApp(w, r, http.StatusOK, id, func(v *marathon.AppView) any {
-			w.Header().Set("ETag", strconv.Quote(v.App.Version))
-			return map[string]any{"app": describe(v, oneApp(r.URL.Query()))}
-		})
+		return a.showApp(w, r, id)
 	case http.MethodPut, http.MethodPatch:
 		return a.putApp(w, r, id)
 	case http.MethodDelete:
@@ -396,6 +384,21 @@ func (a *API) app(w http.ResponseWriter, r *http.Request, id string) error {
 		return a.deploy(w, r, marathon.Change{Delete: []string{id}, Force: true, Expect: ifMatch(r, id)}) // as AppsResource.scala has it
 	}
 	return notAllowed(r)
+}
+
+// showApp answers with an app. The tag is its version, by which it can be changed
+// with If-Match, and after a tilde what else is shown of it.
+func (a *API) showApp(w http.ResponseWriter, r *http.Request, id string) error {
+	v, err := a.view(r, id)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(describe(&v, oneApp(r.URL.Query())))
+	if err != nil {
+		return err
+	}
+	c, tag := a.single(`{"app":`, v.App, text)
+	return c.write(w, r, tag, a.pieces.seed)
 }
 
 func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
@@ -431,13 +434,15 @@ func (a *API) putApp(w http.ResponseWriter, r *http.Request, id string) error {
 	return deployed(w, code, change.DeploymentID, version)
 }
 
-// ifMatch is the version that a request was made from, if it says so.
+// ifMatch is the version that a request was made from, if it says so: alone, or in
+// the tag of an app that was read. That its tasks have changed since is no matter.
 func ifMatch(r *http.Request, id string) map[string]string {
 	tag := strings.TrimPrefix(r.Header.Get("If-Match"), "W/")
 	if tag == "" {
 		return nil
 	}
-	return map[string]string{id: strings.Trim(tag, `"`)}
+	version, _, _ := strings.Cut(strings.Trim(tag, `"`), "~")
+	return map[string]string{id: version}
 }
 
 // liveEdit reads the parameter restart: always, as Marathon does, or auto.

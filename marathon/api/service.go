@@ -230,10 +230,8 @@ func (a *API) service(w http.ResponseWriter, r *http.Request, name string, rest 
 	switch {
 	case name == "info" && len(rest) == 0:
 		return a.info(w, r)
-	case name == "leader" && r.Method != http.MethodGet && r.Method != http.MethodHead:
-		return notAllowed(r)
 	case name == "leader" && len(rest) == 0:
-		return answer(w, http.StatusOK, map[string]string{"leader": a.cfg.Address})
+		return a.leader(w, r)
 	case name == "eventSubscriptions" && len(rest) == 0:
 		return a.subscriptions(w, r)
 	case name == "audit" && len(rest) == 0 && r.Method == http.MethodGet:
@@ -251,18 +249,38 @@ func (a *API) info(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := map[string]any{
-		"name": "marathon", "version": a.cfg.Version, "buildref": "mesopool", "elected": true, "leader": a.cfg.Address,
-		"marathon_config": map[string]any{
-			"framework_name": a.cfg.Framework, "hostname": a.cfg.Hostname, "mesos_leader_ui_url": a.cfg.MesosURL, "mesos_role": a.cfg.Role,
-			"checkpoint": true, "ha": false, "failover_timeout": 604800, "master": master, "http_port": a.cfg.HTTPPort, "connected": connected,
-		},
-		"zookeeper_config": map[string]any{}, "http_config": map[string]any{"http_port": a.cfg.HTTPPort, "https_port": 0},
-	}
+	out := a.cfg.about(a.cfg.Address)
+	config := out["marathon_config"].(map[string]any)
+	config["master"], config["connected"] = master, connected
 	if framework != "" {
 		out["frameworkId"] = framework
 	}
 	return answer(w, http.StatusOK, out)
+}
+
+// about is what a Marathon says of itself, leading or not.
+func (c *Config) about(leader string) map[string]any {
+	return map[string]any{
+		"name": "marathon", "version": c.Version, "buildref": "mesopool", "elected": leader == c.Address, "leader": leader,
+		"marathon_config": map[string]any{
+			"framework_name": c.Framework, "hostname": c.Hostname, "mesos_leader_ui_url": c.MesosURL, "mesos_role": c.Role,
+			"checkpoint": true, "ha": c.Abdicate != nil, "failover_timeout": 604800, "http_port": c.HTTPPort,
+		},
+		"zookeeper_config": map[string]any{}, "http_config": map[string]any{"http_port": c.HTTPPort, "https_port": 0},
+	}
+}
+
+// leader says who leads; DELETE lets another one, and nothing is in backup and
+// restore, as the state needs neither.
+func (a *API) leader(w http.ResponseWriter, r *http.Request) error {
+	switch {
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return answer(w, http.StatusOK, map[string]string{"leader": a.cfg.Address})
+	case r.Method != http.MethodDelete || a.cfg.Abdicate == nil:
+		return notAllowed(r)
+	}
+	defer a.cfg.Abdicate()
+	return answer(w, http.StatusOK, map[string]string{"message": "Leadership abdicated"})
 }
 
 // metrics are few and plain: what a dashboard wants to see.
@@ -291,7 +309,7 @@ func (a *API) metrics(w http.ResponseWriter, r *http.Request) error {
 		"gauges": map[string]any{
 			"service.mesosphere.marathon.app.count": gauge(len(views)), "service.mesosphere.marathon.task.staged.count": gauge(staged),
 			"service.mesosphere.marathon.task.running.count": gauge(running), "mesopool.marathon.task.healthy": gauge(healthy),
-			"mesopool.marathon.task.unhealthy": gauge(unhealthy), "mesopool.marathon.task.lacking": gauge(waiting),
+			"mesopool.marathon.task.unhealthy": gauge(unhealthy), "mesopool.marathon.task.lacking": gauge(waiting), "mesopool.marathon.leads": gauge(1),
 		},
 	})
 }

@@ -33,6 +33,10 @@ type Config struct {
 	Store store.Store
 	Log   *slog.Logger // nil: slog.Default
 
+	// Fence is asked before anything leaves; its error ends Run, and then nothing
+	// leaves any more. nil: this process cannot be deposed.
+	Fence func() error
+
 	// Secrets has the values of apps' secrets; nil: there are none, and apps that
 	// name some wait.
 	Secrets Secrets
@@ -118,6 +122,9 @@ func (r *Runner) batch(ctx context.Context, core *marathon.Core, batch []message
 			return fmt.Errorf("marathon: the state could not be saved, so nothing was done: %w", err)
 		}
 	}
+	if err := r.fence(); err != nil {
+		return err
+	}
 	for _, e := range fx {
 		r.dispatch(e)
 	}
@@ -130,6 +137,13 @@ func (r *Runner) batch(ctx context.Context, core *marathon.Core, batch []message
 		}
 	}
 	return nil
+}
+
+func (r *Runner) fence() error {
+	if r.cfg.Fence == nil {
+		return nil
+	}
+	return r.cfg.Fence()
 }
 
 // apply tells the core everything, and the time when something is due.

@@ -259,6 +259,44 @@ func TestNothingLeavesUncommitted(t *testing.T) {
 	}
 }
 
+// A deposed leader lets nothing leave, not even what needs no save.
+func TestNothingLeavesOfADeposedLeader(t *testing.T) {
+	errDeposed := errors.New("deposed")
+	var deposed atomic.Bool
+	core := marathon.DefaultConfig()
+	core.NewID, core.ReviveGap = newID, time.Millisecond
+	r, err := New(t.Context(), Config{Core: core, Store: store.NewMemory(), Log: slog.New(slog.DiscardHandler), Fence: func() error {
+		if deposed.Load() {
+			return errDeposed
+		}
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &fakeDriver{runner: r, tasks: map[string]task.State{}}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(t.Context(), d) }()
+	if err := r.Subscribed("fw", "m"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, r, `{"id":"/a","cmd":"x"}`)
+	until(t, r, "one", runs("/a", 1))
+	d.mu.Lock()
+	calls := len(d.calls)
+	d.mu.Unlock()
+	deposed.Store(true)
+	if err := r.Do(t.Context(), marathon.KillTasks{DeploymentID: "k", IDs: d.ids()}); !errors.Is(err, ErrStopped) {
+		t.Errorf("the wish: %v", err)
+	}
+	if err := <-done; !errors.Is(err, errDeposed) {
+		t.Errorf("Run: %v", err)
+	}
+	if len(d.calls) != calls {
+		t.Errorf("calls %v", d.calls[calls:])
+	}
+}
+
 func TestUnreadableRecord(t *testing.T) {
 	s := store.NewMemory()
 	s.Commit(t.Context(), []store.Op{{Key: marathon.KeyInstance + "x", Value: []byte("{")}})
