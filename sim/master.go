@@ -272,6 +272,12 @@ func (m *masterNode) deliver(a *agentNode, e master.ToAgent) func() {
 	case master.RunTask:
 		f, handle := agentFramework(x.Framework), string(x.Task)
 		return func() { a.runTask(f, handle) }
+	case master.RunGroup:
+		f, pod, tasks, fresh := agentFramework(x.Framework), string(x.Executor), handles(x.Tasks), !x.Runs
+		return func() { a.runGroup(f, pod, tasks, fresh) }
+	case master.CheckpointResources:
+		kept := slices.Clone(x.Resources)
+		return func() { a.disk.kept = kept }
 	case master.KillTask:
 		return func() { a.put(agent.Kill{Key: x.Key}) }
 	case master.AckUpdate:
@@ -285,6 +291,13 @@ func (m *masterNode) deliver(a *agentNode, e master.ToAgent) func() {
 		return func() { m.w.failf("shutdown", "the master orders %s to end: %s", a.name, x.Message) }
 	}
 	return func() {}
+}
+
+func handles(in [][]byte) (out []string) {
+	for _, h := range in {
+		out = append(out, string(h))
+	}
+	return out
 }
 
 func missingOf(in []master.MissingTasks) (out []agent.Missing) {

@@ -5,10 +5,12 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/mesopool/mesopool/agent"
 	"github.com/mesopool/mesopool/internal/audit"
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/task"
 )
 
 // unsettled says what is not yet as users want it; "" when everything is.
@@ -60,7 +62,8 @@ func (w *World) restless() string {
 // unsaved: the agents have on record what they have in memory.
 func (w *World) unsaved() string {
 	for _, a := range w.agents {
-		if n := len(a.core.Roster().Tasks); n != len(a.disk.tasks) {
+		if r := a.core.Roster(); len(r.Tasks)+len(r.Executors) != len(a.disk.tasks) {
+			n := len(r.Tasks) + len(r.Executors)
 			return fmt.Sprintf("%s has %d tasks and %d on record", a.name, n, len(a.disk.tasks))
 		}
 	}
@@ -73,6 +76,9 @@ func (w *World) audit() audit.Cluster {
 	for _, a := range w.agents {
 		for _, state := range []provider.State{provider.StateUp, provider.StateExited, provider.StateCreated} {
 			for _, k := range a.dc.containers(state) {
+				if a.holdsPod(k.Key) && state == provider.StateUp {
+					continue // no task's
+				}
 				c.Containers = append(c.Containers, audit.Container{Name: k.Name, Key: k.Key, State: k.State})
 			}
 		}
@@ -98,6 +104,11 @@ func (a *agentNode) audit() audit.Agent {
 	return out
 }
 
+// holdsPod says whether a container holds the network of a pod that has tasks.
+func (a *agentNode) holdsPod(k task.Key) bool {
+	return slices.ContainsFunc(a.core.Roster().Executors, func(e agent.Executor) bool { return e.Spec.Key == k })
+}
+
 func auditMaster(snap *master.Snapshot) audit.Master {
 	m := audit.Master{Waiting: len(snap.Recovered) + snap.Unreachable}
 	for i := range snap.Agents {
@@ -112,6 +123,9 @@ func auditMaster(snap *master.Snapshot) audit.Master {
 		for _, o := range f.Offers {
 			out.Offers = append(out.Offers, audit.Offer{Agent: o.Agent, Resources: o.Resources.Scalars()})
 		}
+		for _, e := range f.Executors {
+			out.Executors = append(out.Executors, audit.Offer{Agent: e.Agent, Resources: e.Resources.Scalars()})
+		}
 		m.Frameworks = append(m.Frameworks, out)
 		for _, t := range f.Tasks {
 			m.Tasks = append(m.Tasks, audit.Task{Key: t.Key, Agent: t.Agent, State: t.State, Resources: t.Resources.Scalars()})
@@ -123,15 +137,33 @@ func auditMaster(snap *master.Snapshot) audit.Master {
 func (w *World) auditApps() []audit.App {
 	var out []audit.App
 	for _, v := range w.marathon.core.Apps(w.now, nil) {
-		out = append(out, auditApp(&v))
+		out = append(out, w.auditApp(&v))
 	}
 	return out
 }
 
-func auditApp(v *marathon.AppView) audit.App {
+func (w *World) auditApp(v *marathon.AppView) audit.App {
 	a := audit.App{ID: v.App.ID, Want: v.App.Instances, Checked: len(v.App.HealthChecks) > 0, Healthy: v.Healthy, Waiting: fmt.Sprint(v.Waiting)}
+	switch {
+	case v.App.Everywhere:
+		a.Want *= len(w.agents)
+	case v.App.RunOnce:
+		a.Want = max(0, a.Want-v.Finished)
+	case v.App.IsPod(): // its tasks are counted
+		a.Want *= len(v.App.Pod.Containers)
+	}
 	for _, i := range v.Instances {
-		a.Instances = append(a.Instances, audit.Instance{Task: i.TaskID, State: i.State, Killing: i.Killing, Old: i.Version != v.App.ConfigVersion()})
+		one := audit.Instance{Task: i.TaskID, State: i.State, Killing: i.Killing, Old: i.Version != v.App.ConfigVersion()}
+		if len(i.Parts) == 0 {
+			a.Instances = append(a.Instances, one)
+		}
+		for _, p := range i.Parts {
+			if one.Task, one.State = p.TaskID, p.State; p.State == task.Finished {
+				a.Want-- // it leaves the others
+				continue
+			}
+			a.Instances = append(a.Instances, one)
+		}
 	}
 	return a
 }
