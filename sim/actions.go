@@ -10,7 +10,7 @@ import (
 
 // The kinds of events.
 var (
-	userKinds  = []string{"create", "scale", "scale", "restart", "config", "delete", "kill", "cancel", "service", "service", "service", "group", "promote"}
+	userKinds  = []string{"create", "scale", "scale", "restart", "config", "delete", "kill", "cancel", "service", "service", "group", "promote"}
 	faultKinds = []string{
 		"crash", "crash", "behead", "cut", "reset", "spike", "slow", "throttle", "fail", "lose-reply", "hang", "mortal",
 		"die", "vanish", "host-loss", "watch-break", "bad-listing", "sick",

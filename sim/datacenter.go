@@ -249,6 +249,19 @@ func (d *dataCenter) allKnown() {
 	}
 }
 
+// running is the container in which a task runs, nil when there is none.
+func (d *dataCenter) running(taskID string) *provider.Container {
+	for _, name := range d.names {
+		if d.keys[name].ID != taskID {
+			continue
+		}
+		if k, ok := d.mem.Lookup(name); ok && k.State == provider.StateUp {
+			return &k
+		}
+	}
+	return nil
+}
+
 // containers lists ours that are in a state.
 func (d *dataCenter) containers(state provider.State) (out []provider.Container) {
 	for _, name := range d.names {

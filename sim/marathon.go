@@ -443,10 +443,8 @@ func (c *marathonNode) well(e marathon.Check) bool {
 // running is the container in which a task runs, nil when there is none.
 func (c *marathonNode) running(taskID string) *provider.Container {
 	for _, a := range c.w.agents {
-		for _, k := range a.dc.containers(provider.StateUp) {
-			if k.Key.ID == taskID {
-				return &k
-			}
+		if k := a.dc.running(taskID); k != nil {
+			return k
 		}
 	}
 	return nil

@@ -52,7 +52,7 @@ func (u *users) service(rnd *rand.Rand, id string) *marathon.App {
 
 func (u *users) common(rnd *rand.Rand, id string) map[string]any {
 	def := map[string]any{
-		"id": id, "cmd": "serve", "instances": 1 + rnd.IntN(4), "cpus": 0.1, "mem": 32, "maxLaunchDelaySeconds": 30, "backoffSeconds": oneOf(rnd, 0, 1, 5),
+		"id": id, "cmd": "serve", "instances": 1 + rnd.IntN(3), "cpus": 0.1, "mem": 32, "maxLaunchDelaySeconds": 30, "backoffSeconds": oneOf(rnd, 0, 1, 5),
 		"env":                 map[string]string{"V": oneOf(rnd, "1", "2", "3")},
 		"upgradeStrategy":     map[string]any{"minimumHealthCapacity": oneOf(rnd, 0, 0.5, 0.75, 1), "maximumOverCapacity": oneOf(rnd, 0, 0.5, 1)},
 		"unreachableStrategy": oneOf(rnd, map[string]int{"inactiveAfterSeconds": 0, "expungeAfterSeconds": 0}, map[string]int{"inactiveAfterSeconds": 30, "expungeAfterSeconds": 300}),
@@ -99,7 +99,7 @@ func (u *users) pod(rnd *rand.Rand, def map[string]any) *marathon.App {
 	}
 	text, err := json.Marshal(map[string]any{
 		"id": podID, "containers": []any{container("one"), container("two")}, "environment": def["env"],
-		"scaling": map[string]any{"kind": "fixed", "instances": 1 + rnd.IntN(3)},
+		"scaling": map[string]any{"kind": "fixed", "instances": 1 + rnd.IntN(2)},
 		"scheduling": map[string]any{
 			"upgrade": def["upgradeStrategy"], "unreachableStrategy": def["unreachableStrategy"], "backoff": map[string]any{"backoff": 1, "maxLaunchDelay": 30},
 		},

@@ -74,10 +74,11 @@ func (w *World) unsaved() string {
 func (w *World) audit() audit.Cluster {
 	c := audit.Cluster{Framework: w.marathon.framework, Master: auditMaster(w.master.core.Snapshot()), Apps: w.auditApps()}
 	for _, a := range w.agents {
+		pods := a.core.Roster().Executors
 		for _, state := range []provider.State{provider.StateUp, provider.StateExited, provider.StateCreated} {
 			for _, k := range a.dc.containers(state) {
-				if a.holdsPod(k.Key) && state == provider.StateUp {
-					continue // no task's
+				if state == provider.StateUp && slices.ContainsFunc(pods, func(e agent.Executor) bool { return e.Spec.Key == k.Key }) {
+					continue // it holds the network of a pod that has tasks
 				}
 				c.Containers = append(c.Containers, audit.Container{Name: k.Name, Key: k.Key, State: k.State})
 			}
@@ -102,11 +103,6 @@ func (a *agentNode) audit() audit.Agent {
 		out.Tasks = append(out.Tasks, row)
 	}
 	return out
-}
-
-// holdsPod says whether a container holds the network of a pod that has tasks.
-func (a *agentNode) holdsPod(k task.Key) bool {
-	return slices.ContainsFunc(a.core.Roster().Executors, func(e agent.Executor) bool { return e.Spec.Key == k })
 }
 
 func auditMaster(snap *master.Snapshot) audit.Master {
