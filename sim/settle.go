@@ -35,11 +35,14 @@ func (w *World) unsettled() string {
 	return ""
 }
 
-// leftOver: what the users have removed is gone.
+// leftOver: what the users have removed is gone, and what runs once has.
 func (w *World) leftOver() string {
 	for _, v := range w.marathon.core.Apps(w.now, nil) {
 		if v.App.ID == finite {
 			return "the batch app is still there"
+		}
+		if v.App.RunOnce && v.Finished < v.App.Instances {
+			return fmt.Sprintf("%s has finished %d of %d runs", v.App.ID, v.Finished, v.App.Instances)
 		}
 	}
 	return ""
