@@ -16,6 +16,7 @@ type rules struct {
 	w           *World
 	apps        map[string]marathon.SavedApp
 	deployments map[string]marathon.Deployment
+	residences  map[string]marathon.Residence
 	fellows     map[string]map[string]*fellow // by app and instance
 	byTask      map[string]*fellow            // pods have several tasks
 }
@@ -31,13 +32,13 @@ type fellow struct {
 	killing                            bool
 	gated                              bool // has to show that it is ready
 	ready                              bool
-	alive                              map[int]bool  // the last results of checks, in this life of Marathon
+	alive                              map[int]bool    // the last results of checks, in this life of Marathon
 	word                               map[string]bool // and what the agent says of its own
 }
 
 func newRules(w *World) *rules {
 	return &rules{
-		w: w, apps: map[string]marathon.SavedApp{}, deployments: map[string]marathon.Deployment{},
+		w: w, apps: map[string]marathon.SavedApp{}, deployments: map[string]marathon.Deployment{}, residences: map[string]marathon.Residence{},
 		fellows: map[string]map[string]*fellow{}, byTask: map[string]*fellow{},
 	}
 }
@@ -54,7 +55,9 @@ func (r *rules) begins() {
 func (r *rules) heardOf(taskID string, s task.State) {
 	if f := r.byTask[taskID]; f != nil {
 		f.lost = f.lost || s == task.Unreachable
-		f.over[taskID] = f.over[taskID] || s.Terminal() || s == task.Unknown
+		if s.Terminal() || s == task.Unknown {
+			f.over[taskID] = true
+		}
 	}
 }
 
@@ -126,18 +129,18 @@ func (f *fellow) counts() bool {
 
 // batch is what has changed with a commit.
 type batch struct {
-	was      map[string]marathon.SavedApp   // the apps before, where they differ
-	versions map[string][]marathon.SavedApp // all that apps were within the batch
-	plans    map[string]marathon.Deployment // before
+	versions map[string][]marathon.SavedApp // what apps were before they were saved
+	plans    map[string]marathon.Deployment // before the batch
 	serving  map[*fellow]bool
 	asked    map[string]bool
+	built    map[string]bool // residences
 	launched []*fellow
 	killed   []*fellow
 }
 
 // committed follows a batch of Marathon that was saved.
 func (r *rules) committed(inbox []request, fx []marathon.Effect) {
-	b := &batch{asked: map[string]bool{}, plans: r.deployments, serving: map[*fellow]bool{}, versions: map[string][]marathon.SavedApp{}}
+	b := &batch{asked: map[string]bool{}, built: map[string]bool{}, plans: r.deployments, serving: map[*fellow]bool{}, versions: map[string][]marathon.SavedApp{}}
 	for _, in := range inbox {
 		r.hears(b, in.told)
 	}
@@ -194,6 +197,9 @@ func (f *fellow) hears(in marathon.Updated) {
 }
 
 func (r *rules) saved(b *batch, s marathon.Save) {
+	if s.Value == nil {
+		r.removed(s.Key)
+	}
 	switch v := s.Value.(type) {
 	case marathon.SavedApp:
 		id := v.App.ID
@@ -204,11 +210,12 @@ func (r *rules) saved(b *batch, s marathon.Save) {
 	case *marathon.Deployment:
 		r.deployments = maps.Clone(r.deployments)
 		r.deployments[v.ID] = *v
+	case *marathon.Residence:
+		_, known := r.residences[v.ID]
+		b.built[v.ID] = b.built[v.ID] || !known
+		r.residences[v.ID] = *v
 	case *marathon.Instance:
 		r.savedInstance(b, v)
-	}
-	if s.Value == nil {
-		r.removed(s.Key)
 	}
 }
 
@@ -224,6 +231,9 @@ func (r *rules) removed(key string) {
 				r.forget(f)
 			}
 		}
+	}
+	if id, ok := cutKey(key, marathon.KeyResidence); ok {
+		delete(r.residences, id)
 	}
 	if id, ok := cutKey(key, marathon.KeyApp+"/"); ok {
 		delete(r.apps, "/"+id)
@@ -404,9 +414,12 @@ func (r *rules) wanted(s *marathon.SavedApp) (fresh, old int) {
 }
 
 func (r *rules) mayLaunch(b *batch, f *fellow) {
-	most, total := 0, 0
+	most, total, goal := 0, 0, 0
 	for _, s := range r.within(b, f.app) {
-		most = max(most, r.most(&s))
+		most, goal = max(most, r.most(&s)), max(goal, r.goal(&s))
+	}
+	if b.built[f.residence] && r.homes(f.app) > goal {
+		r.w.failf("resident", "%s is launched on new volumes, and %s has others", f.id, f.app)
 	}
 	for _, other := range r.fellows[f.app] {
 		if other == f || other.counts() {
@@ -422,6 +435,16 @@ func (r *rules) mayLaunch(b *batch, f *fellow) {
 	if r.blocked(b, f.app) {
 		r.w.failf("order", "%s is launched, and waits for an earlier step", f.id)
 	}
+}
+
+// homes counts the residences of an app that are to stay.
+func (r *rules) homes(app string) (n int) {
+	for _, x := range r.residences {
+		if x.App == app && !x.Wipe {
+			n++
+		}
+	}
+	return n
 }
 
 // mayJoin: volumes have one task at a time, and what runs everywhere is once on

@@ -218,10 +218,18 @@ func (u *users) dependsOnNothing(app *marathon.App) bool {
 	return false
 }
 
-// behead kills the scheduler in the middle of what it does, more often than
-// chance would.
+// behead kills the scheduler in the middle of a deployment, which is made if
+// there is none.
 func (w *World) behead(rnd *rand.Rand) {
-	how := oneOf(rnd, uncommitted, undispatched, amidEffects)
-	w.logf("the scheduler is to die: %s", deathNames[how])
-	w.marathon.doomed(how, span(rnd, 100*time.Millisecond, 20*time.Second))
+	if !w.marathon.up {
+		return
+	}
+	how, down := oneOf(rnd, uncommitted, undispatched, amidEffects), span(rnd, 100*time.Millisecond, 20*time.Second)
+	if len(w.marathon.core.Deployments()) == 0 {
+		w.restart(rnd)
+	}
+	w.marathon.inLife(span(rnd, 0, 10*time.Second), func() {
+		w.logf("the scheduler is to die: %s", deathNames[how])
+		w.marathon.doomed(how, down)
+	})
 }

@@ -27,7 +27,7 @@ func (w *World) unsettled() string {
 	if why := c.Unsettled(); why != "" {
 		return why
 	}
-	for _, why := range []func() string{w.leftOver, w.restless, w.unsaved} {
+	for _, why := range []func() string{w.leftOver, w.restless, w.unsaved, w.unkept} {
 		if text := why(); text != "" {
 			return text
 		}
@@ -69,6 +69,21 @@ func (w *World) unsaved() string {
 			n := len(r.Tasks) + len(r.Executors)
 			return fmt.Sprintf("%s has %d tasks and %d on record", a.name, n, len(a.disk.tasks))
 		}
+	}
+	return ""
+}
+
+// unkept: Marathon has what it has saved of apps and groups.
+func (w *World) unkept() string {
+	c := w.marathon
+	for _, a := range read[marathon.SavedApp](c, marathon.KeyApp+"/") {
+		if def, there := c.core.Definition(a.App.ID); !there || def.Version != a.App.Version {
+			return fmt.Sprintf("%s is saved in version %s, and Marathon has not got that", a.App.ID, a.App.Version)
+		}
+	}
+	groups, _ := c.core.Groups("/")
+	if saved := read[marathon.Group](c, marathon.KeyGroup+"/"); len(saved) != len(groups) {
+		return fmt.Sprintf("%d records of groups are saved, and Marathon has %d", len(saved), len(groups))
 	}
 	return ""
 }
