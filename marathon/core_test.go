@@ -628,6 +628,35 @@ func TestAllOldUnhealthy(t *testing.T) {
 	w.wantRunning("/a", 4)
 }
 
+// TestShrinkingAmidAChange: what goes because there are too many serves nobody
+// any more, so nothing else goes for it.
+func TestShrinkingAmidAChange(t *testing.T) {
+	const more = `"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":1},"healthChecks":[{"maxConsecutiveFailures":0}]`
+	w := started(t, define(t, "/a", `"instances":2,`+more))
+	old := w.live("/a")
+	w.health = func(id string) bool { return slices.Contains(old, id) }
+	w.mustPut(define(t, "/a", `"instances":2,"labels":{"v":"2"},`+more))
+	w.run(10 * time.Second)
+	fresh := slices.DeleteFunc(w.live("/a"), func(id string) bool { return slices.Contains(old, id) })
+	w.must(Checked{TaskID: w.core.apps["/a"].victim(fresh), Alive: true}) // who goes first when it shrinks
+	w.hold = true
+	w.must(Change{DeploymentID: "shrink", Force: true, Put: []*App{define(t, "/a", `"instances":1,"labels":{"v":"2"},`+more)}})
+	if n := w.core.apps["/a"].tally.healthy; n < 1 {
+		t.Errorf("%d healthy instances are left", n)
+	}
+}
+
+// victim is whom of the tasks an app ends first.
+func (a *app) victim(ids []string) string {
+	fresh, _ := a.members()
+	for _, i := range fresh {
+		if slices.Contains(ids, i.TaskID) {
+			return i.TaskID
+		}
+	}
+	return ""
+}
+
 func TestCheckInFlight(t *testing.T) {
 	w := started(t)
 	w.health = nil // no answers

@@ -132,6 +132,7 @@ type batch struct {
 	versions map[string][]marathon.SavedApp // what apps were before they were saved
 	plans    map[string]marathon.Deployment // before the batch
 	serving  map[*fellow]bool
+	back     map[*fellow]bool // out of reach before
 	asked    map[string]bool
 	built    map[string]bool // residences
 	launched []*fellow
@@ -140,7 +141,7 @@ type batch struct {
 
 // committed follows a batch of Marathon that was saved.
 func (r *rules) committed(inbox []request, fx []marathon.Effect) {
-	b := &batch{asked: map[string]bool{}, built: map[string]bool{}, plans: r.deployments, serving: map[*fellow]bool{}, versions: map[string][]marathon.SavedApp{}}
+	b := &batch{back: map[*fellow]bool{}, asked: map[string]bool{}, built: map[string]bool{}, plans: r.deployments, serving: map[*fellow]bool{}, versions: map[string][]marathon.SavedApp{}}
 	for _, in := range inbox {
 		r.hears(b, in.told)
 	}
@@ -165,7 +166,9 @@ func (r *rules) hears(b *batch, in marathon.Input) {
 	switch in := in.(type) {
 	case marathon.Updated:
 		if f := r.byTask[in.TaskID]; f != nil {
+			was := f.heard()
 			f.hears(in)
+			b.back[f] = b.back[f] || was == task.Unreachable && f.heard() != was
 		}
 	case marathon.Checked:
 		if f := r.byTask[in.TaskID]; f != nil {
@@ -422,7 +425,7 @@ func (r *rules) mayLaunch(b *batch, f *fellow) {
 		r.w.failf("resident", "%s is launched on new volumes, and %s has others", f.id, f.app)
 	}
 	for _, other := range r.fellows[f.app] {
-		if other == f || other.counts() {
+		if other == f || other.counts() && !b.back[other] {
 			total++
 		}
 		if other != f && !other.ended() {
