@@ -412,6 +412,25 @@ func TestUnmetResources(t *testing.T) {
 	w.wantRunning("/a", 1)
 }
 
+// TestWaitingSaysWhy: the sentence is about what the app may use.
+func TestWaitingSaysWhy(t *testing.T) {
+	w := started(t)
+	for more, want := range map[string]string{
+		`"acceptedResourceRoles":["public"]`:    "needs 1 cpus reserved to public; the largest offer had 0",
+		`"role":"public"`:                       "waits for offers to the role public; this scheduler has the role *",
+		`"constraints":[["rack","GROUP_BY"]]`:   "no offer has a rack",
+		`"constraints":[["rack","LIKE","a.*"]]`: "no offer has rack like a.*",
+	} {
+		w.mustPut(define(t, "/a", more))
+		w.run(time.Minute)
+		if got := w.waiting("/a"); got != want {
+			t.Errorf("%s: %q, want %q", more, got, want)
+		}
+		w.delete("/a")
+		w.run(time.Minute)
+	}
+}
+
 func TestSuppressAndRevive(t *testing.T) {
 	w := started(t)
 	w.run(time.Second)

@@ -60,6 +60,9 @@ func TestRegressions(t *testing.T) {
 			1m45.699s service 3458636553
 			1m57.19s cut 420074878
 			5m35.13s kill 64281527`},
+		{"a pod whose only checked container has finished is waited for for ever", 3708, `
+			21.118s service 167008229
+			32.849s die 1749589602`},
 	} {
 		s, err := ParseScenario(r.scenario)
 		if err != nil {
