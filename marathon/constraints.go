@@ -178,7 +178,7 @@ func sameValue(a, b string) bool {
 
 // sentence says what is wrong with all offers that the rule refuses.
 func (r *rule) sentence(at *place, counts map[string]int) string {
-	if _, has := at.value(r.field); !has && r.value == "" {
+	if _, has := at.value(r.field); !has && r.counts() && (r.op != opCluster || r.value == "") {
 		return "no offer has a " + r.field
 	}
 	used := strings.Join(slices.Sorted(maps.Keys(counts)), ", ")

@@ -416,10 +416,10 @@ func TestUnmetResources(t *testing.T) {
 func TestWaitingSaysWhy(t *testing.T) {
 	w := started(t)
 	for more, want := range map[string]string{
-		`"acceptedResourceRoles":["public"]`:    "needs 1 cpus reserved to public; the largest offer had 0",
-		`"role":"public"`:                       "waits for offers to the role public; this scheduler has the role *",
-		`"constraints":[["rack","GROUP_BY"]]`:   "no offer has a rack",
-		`"constraints":[["rack","LIKE","a.*"]]`: "no offer has rack like a.*",
+		`"acceptedResourceRoles":["public"]`:      "needs 1 cpus reserved to public; the largest offer had 0",
+		`"role":"public"`:                         "waits for offers to the role public; this scheduler has the role *",
+		`"constraints":[["rack","GROUP_BY","2"]]`: "no offer has a rack",
+		`"constraints":[["rack","LIKE","a.*"]]`:   "no offer has rack like a.*",
 	} {
 		w.mustPut(define(t, "/a", more))
 		w.run(time.Minute)

@@ -329,7 +329,7 @@ func (c *Core) reason(now time.Time, a *app) string {
 	case c.unmet(a) != "":
 		return fmt.Sprintf("waits for %s, on which it depends", c.unmet(a))
 	case a.delayed.After(now):
-		return fmt.Sprintf("an instance failed; the next launch is in %s", a.delayed.Sub(now).Round(time.Second))
+		return fmt.Sprintf("an instance failed; the next launch is in %s%s", a.delayed.Sub(now).Round(time.Second), a.cause())
 	case a.lacksSecrets():
 		return a.waitsForSecrets()
 	}
@@ -348,6 +348,14 @@ func (c *Core) reason(now time.Time, a *app) string {
 		return fmt.Sprintf("waits for offers to the role %s; this scheduler has the role %s", a.def.Role, c.cfg.Role)
 	}
 	return "waits for offers; none has come yet"
+}
+
+// cause is why the last instance failed, in brackets, "" when nothing was said.
+func (a *app) cause() string {
+	if a.failure == nil || a.failure.Message == "" {
+		return ""
+	}
+	return " (" + a.failure.Message + ")"
 }
 
 // onlyOf says what the app is to be made of, "" when that is anything
