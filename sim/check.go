@@ -74,6 +74,7 @@ func (l *ledger) over() bool {
 func (c *checker) reported(a *agentNode, r agent.Report) {
 	c.idle("%s reports %s", a.name, r.Key)
 	l, s := c.ledger(r.Key), r.Status
+	c.rules.reported(r.Key.ID, r.Latest)
 	if _, u := l.find(s.UUID); u != nil {
 		if u.state != s.State {
 			c.w.failf("updates", "%s: update %s was %s and is %s", r.Key, short(s.UUID), u.state, s.State)
@@ -98,7 +99,6 @@ func (c *checker) reported(a *agentNode, r agent.Report) {
 	}
 	l.missed = l.missed || s.Reason == task.ReasonReconciliation && s.State.Terminal()
 	l.updates, l.state = append(l.updates, &update{uuid: s.UUID, state: s.State}), s.State
-	c.rules.reported(r.Key.ID, s.State)
 }
 
 // repeats says whether an update may tell a state once more: it has news of its
