@@ -60,6 +60,8 @@ func TestRegressions(t *testing.T) {
 			1m45.699s service 3458636553
 			1m57.19s cut 420074878
 			5m35.13s kill 64281527`},
+		{"an agent that dies before it has its ID leaves one behind that never comes", 16197, `
+			3.086s crash 3251214736`},
 		{"a pod whose only checked container has finished is waited for for ever", 3708, `
 			21.118s service 167008229
 			32.849s die 1749589602`},

@@ -172,6 +172,24 @@ func (u *users) tearDown() {
 			u.w.master.put(master.Teardown{Framework: f.ID})
 		}
 	}
+	u.markGone()
+}
+
+// markGone is the operator's too: an agent that has died before it had its ID
+// registers as a new one, and nobody is the first one any more.
+func (u *users) markGone() {
+	own := map[string]bool{}
+	for _, a := range u.w.agents {
+		if !a.up || !a.registered {
+			return // its ID may be on the way
+		}
+		own[a.disk.id] = true
+	}
+	for _, id := range sortedKeys(u.w.master.disk) {
+		if !own[id] {
+			u.w.master.put(master.MarkAgentGone{Agent: id})
+		}
+	}
 }
 
 // leave deletes what would never come to rest, as often as it takes.
