@@ -177,7 +177,10 @@ func sameValue(a, b string) bool {
 }
 
 // sentence says what is wrong with all offers that the rule refuses.
-func (r *rule) sentence(counts map[string]int) string {
+func (r *rule) sentence(at *place, counts map[string]int) string {
+	if _, has := at.value(r.field); !has && r.counts() && (r.op != opCluster || r.value == "") {
+		return "no offer has a " + r.field
+	}
 	used := strings.Join(slices.Sorted(maps.Keys(counts)), ", ")
 	switch r.op {
 	case opUnique:
@@ -233,7 +236,7 @@ func (c *Core) allows(now time.Time, a *app, o *task.Offer) bool {
 		}
 		if !r.allows(&at, counts, a.target()) {
 			a.seen.Unmet++
-			a.seen.Rule = r.sentence(counts)
+			a.seen.Rule = r.sentence(&at, counts)
 			return false
 		}
 	}

@@ -55,7 +55,7 @@ func TestRules(t *testing.T) {
 		if got := r.allows(&at, c.counts, c.want); got != c.ok {
 			t.Errorf("%s with %v of %d: %v", c.constraint, c.counts, c.want, got)
 		}
-		if r.sentence(c.counts) == "" {
+		if r.sentence(&at, c.counts) == "" {
 			t.Errorf("%s: no reason", c.constraint)
 		}
 	}

@@ -154,7 +154,8 @@ func (a *app) surplus() []*Instance {
 	if a.stopping {
 		return append(fresh, old...)
 	}
-	return append(a.uneven(fresh, max(over, 0)), a.outdated(old)...)
+	going := a.uneven(fresh, max(over, 0))
+	return append(going, a.outdated(old, going)...)
 }
 
 // members lists the wanted instances of the current and of earlier
@@ -176,10 +177,15 @@ func (a *app) members() (fresh, old []*Instance) {
 // outdated picks the old instances that can go: those that do not run, as many
 // as there are healthy ones to spare, and unhealthy ones once another is
 // healthy. If none is, and there is no room for a new one, one makes room. Of
-// whose health nothing is known yet, it is not assumed that it is bad.
-func (a *app) outdated(old []*Instance) []*Instance {
+// whose health nothing is known yet, it is not assumed that it is bad. Those that
+// are going do not count any more.
+func (a *app) outdated(old, going []*Instance) []*Instance {
 	minHealthy, most := a.bounds()
-	t := &a.tally
+	t := a.tally
+	for _, i := range going {
+		t.add(i.counted, -1)
+		t.killing++
+	}
 	spare := t.healthy - minHealthy
 	room := most - t.fresh - t.old - t.killing
 	var out []*Instance

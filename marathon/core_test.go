@@ -412,6 +412,25 @@ func TestUnmetResources(t *testing.T) {
 	w.wantRunning("/a", 1)
 }
 
+// TestWaitingSaysWhy: the sentence is about what the app may use.
+func TestWaitingSaysWhy(t *testing.T) {
+	w := started(t)
+	for more, want := range map[string]string{
+		`"acceptedResourceRoles":["public"]`:      "needs 1 cpus reserved to public; the largest offer had 0",
+		`"role":"public"`:                         "waits for offers to the role public; this scheduler has the role *",
+		`"constraints":[["rack","GROUP_BY","2"]]`: "no offer has a rack",
+		`"constraints":[["rack","LIKE","a.*"]]`:   "no offer has rack like a.*",
+	} {
+		w.mustPut(define(t, "/a", more))
+		w.run(time.Minute)
+		if got := w.waiting("/a"); got != want {
+			t.Errorf("%s: %q, want %q", more, got, want)
+		}
+		w.delete("/a")
+		w.run(time.Minute)
+	}
+}
+
 func TestSuppressAndRevive(t *testing.T) {
 	w := started(t)
 	w.run(time.Second)
@@ -626,6 +645,35 @@ func TestAllOldUnhealthy(t *testing.T) {
 	good = true
 	w.run(10 * time.Minute)
 	w.wantRunning("/a", 4)
+}
+
+// TestShrinkingAmidAChange: what goes because there are too many serves nobody
+// any more, so nothing else goes for it.
+func TestShrinkingAmidAChange(t *testing.T) {
+	const more = `"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":1},"healthChecks":[{"maxConsecutiveFailures":0}]`
+	w := started(t, define(t, "/a", `"instances":2,`+more))
+	old := w.live("/a")
+	w.health = func(id string) bool { return slices.Contains(old, id) }
+	w.mustPut(define(t, "/a", `"instances":2,"labels":{"v":"2"},`+more))
+	w.run(10 * time.Second)
+	fresh := slices.DeleteFunc(w.live("/a"), func(id string) bool { return slices.Contains(old, id) })
+	w.must(Checked{TaskID: w.core.apps["/a"].victim(fresh), Alive: true}) // who goes first when it shrinks
+	w.hold = true
+	w.must(Change{DeploymentID: "shrink", Force: true, Put: []*App{define(t, "/a", `"instances":1,"labels":{"v":"2"},`+more)}})
+	if n := w.core.apps["/a"].tally.healthy; n < 1 {
+		t.Errorf("%d healthy instances are left", n)
+	}
+}
+
+// victim is whom of the tasks an app ends first.
+func (a *app) victim(ids []string) string {
+	fresh, _ := a.members()
+	for _, i := range fresh {
+		if slices.Contains(ids, i.TaskID) {
+			return i.TaskID
+		}
+	}
+	return ""
 }
 
 func TestCheckInFlight(t *testing.T) {

@@ -90,7 +90,7 @@ func (i *Instance) fitness() fitness {
 	if i.healthy != nil && !*i.healthy {
 		return unfit
 	}
-	if i.healthy == nil && i.def.checkedParts() {
+	if i.healthy == nil && i.checkedParts() {
 		out = untold
 	}
 	for n := range i.def.HealthChecks {

@@ -14,6 +14,7 @@ import (
 // networks, docker.portMappings move up, ports become portDefinitions.
 func (a *App) normalize(old *legacy, fields map[string]json.RawMessage) error {
 	a.ID = absolute(a.ID, "/")
+	a.spellings()
 	for i, d := range a.Dependencies {
 		a.Dependencies[i] = absolute(d, a.dependencyBase(d))
 	}
@@ -43,6 +44,34 @@ func (a *App) normalize(old *legacy, fields map[string]json.RawMessage) error {
 		a.Executor = ""
 	}
 	return nil
+}
+
+// spellings: words that come from a list may be written in any case
+// (enum.liquid, reads), those of constraints too
+// (SchedulingValidation.scala, complyWithAppConstraintRules).
+func (a *App) spellings() {
+	a.KillSelect = strings.ToUpper(a.KillSelect)
+	for i := range a.Networks {
+		a.Networks[i].Mode = strings.ToLower(a.Networks[i].Mode)
+	}
+	for i := range a.Readiness {
+		a.Readiness[i].Protocol = strings.ToUpper(a.Readiness[i].Protocol)
+	}
+	for _, con := range a.Constraints {
+		if len(con) > 1 {
+			con[1] = strings.ToUpper(con[1])
+		}
+	}
+	if a.Container == nil {
+		return
+	}
+	a.Container.Type = strings.ToUpper(a.Container.Type)
+	for i := range a.Container.Volumes {
+		v := &a.Container.Volumes[i]
+		if v.Mode = strings.ToUpper(v.Mode); v.Persistent != nil {
+			v.Persistent.Type = strings.ToLower(v.Persistent.Type)
+		}
+	}
 }
 
 // normalizeFetch turns uris into fetch. Answers of Marathon before 1.5 name the

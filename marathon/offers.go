@@ -166,7 +166,7 @@ func (c *Core) place(now time.Time, a *app, pools []*pool, fx []Effect) []Effect
 			}
 			part, lacking := a.def.take(p.left, want, p.first.Role)
 			if lacking != "" {
-				a.seen.note(lacking, p.left.Amount(lacking))
+				a.seen.note(lacking, a.def.acceptable(p.left).Amount(lacking))
 				a.seen.unused(now, &p.first, reasons[lacking])
 				break
 			}
@@ -209,6 +209,15 @@ func (a *App) acceptsReserved(to string) bool {
 	return len(a.AcceptedRoles) == 0 || slices.Contains(a.AcceptedRoles, to)
 }
 
+// acceptable is what of an offer the app may use.
+func (a *App) acceptable(from resources.Resources) resources.Resources {
+	return from.Filter(func(r *resources.Resource) bool { return a.acceptsPart(r) })
+}
+
+func (a *App) acceptsPart(r *resources.Resource) bool {
+	return r.Disk == nil && !r.Revocable && !r.Shared && !isMarked(r) && a.acceptsReserved(r.ReservedTo())
+}
+
 // take cuts an amount out of what is there, reserved parts first; lacking names
 // the resource of which there is too little.
 func (a *App) take(from resources.Resources, want resources.Scalars, role string) (part resources.Resources, lacking string) {
@@ -220,7 +229,7 @@ func (a *App) take(from resources.Resources, want resources.Scalars, role string
 				if left == 0 || r.Name != w.Name || r.Kind != resources.KindScalar || reserved != (len(r.Reservations) > 0) {
 					continue
 				}
-				if r.Disk != nil || r.Revocable || r.Shared || isMarked(r) || !a.acceptsReserved(r.ReservedTo()) {
+				if !a.acceptsPart(r) {
 					continue
 				}
 				piece := *r
@@ -321,7 +330,7 @@ func (c *Core) reason(now time.Time, a *app) string {
 	case c.unmet(a) != "":
 		return fmt.Sprintf("waits for %s, on which it depends", c.unmet(a))
 	case a.delayed.After(now):
-		return fmt.Sprintf("an instance failed; the next launch is in %s", a.delayed.Sub(now).Round(time.Second))
+		return fmt.Sprintf("an instance failed; the next launch is in %s%s", a.delayed.Sub(now).Round(time.Second), a.cause())
 	case a.lacksSecrets():
 		return a.waitsForSecrets()
 	}
@@ -330,11 +339,31 @@ func (c *Core) reason(now time.Time, a *app) string {
 	}
 	for _, w := range a.def.amounts() {
 		if a.seen.Lacking[w.Name] > 0 {
-			return fmt.Sprintf("needs %s %s; the largest offer had %s", w.Amount, w.Name, a.seen.Largest[w.Name])
+			return fmt.Sprintf("needs %s %s%s; the largest offer had %s", w.Amount, w.Name, a.def.onlyOf(), a.seen.Largest[w.Name])
 		}
 	}
 	if a.seen.Rule != "" {
 		return a.seen.Rule
 	}
+	if a.seen.Processed == 0 && a.def.Role != c.cfg.Role {
+		return fmt.Sprintf("waits for offers to the role %s; this scheduler has the role %s", a.def.Role, c.cfg.Role)
+	}
 	return "waits for offers; none has come yet"
+}
+
+// cause is why the last instance failed, in brackets, "" when nothing was said.
+func (a *app) cause() string {
+	if a.failure == nil || a.failure.Message == "" {
+		return ""
+	}
+	return " (" + a.failure.Message + ")"
+}
+
+// onlyOf says what the app is to be made of, "" when that is anything
+// (acceptedResourceRoles).
+func (a *App) onlyOf() string {
+	if len(a.AcceptedRoles) == 0 || slices.Contains(a.AcceptedRoles, "*") {
+		return ""
+	}
+	return " reserved to " + strings.Join(a.AcceptedRoles, " or ")
 }

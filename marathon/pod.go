@@ -206,12 +206,18 @@ func podApp(p *Pod, role string) *App {
 			a.Networks[i].Mode = NetworkContainer
 		}
 	}
+	for i := range p.Containers {
+		if image := p.Containers[i].Image; image != nil {
+			image.Kind = strings.ToUpper(image.Kind)
+		}
+	}
 	if p.Scaling != nil {
 		a.Instances = p.Scaling.Instances
 	}
 	if p.Scheduling != nil {
 		p.Scheduling.apply(a)
 	}
+	a.spellings()
 	p.fill()
 	a.CPUs, a.Mem, a.Disk, a.GPUs = p.total()
 	p.ID, p.Role, p.User, p.Labels, p.Environment, p.Secrets, p.Networks, p.Scaling, p.Scheduling = "", "", "", nil, nil, nil, nil, nil, nil

@@ -180,6 +180,18 @@ func TestPodHealth(t *testing.T) {
 	}
 }
 
+// TestCheckedContainerFinishes: what has come to its end is not waited for.
+func TestCheckedContainerFinishes(t *testing.T) {
+	def := definePod(t, "/p", "")
+	check := &PodExec{}
+	check.Command.Argv = []string{"x"}
+	def.Pod.Containers[0].HealthCheck = &PodCheck{Exec: check}
+	w := started(t, def)
+	w.report(w.parts("/p")[0].TaskID, task.Finished)
+	w.run(time.Minute)
+	w.wantRunning("/p", 1)
+}
+
 func TestPodsAndAppsDoNotMix(t *testing.T) {
 	w := started(t, definePod(t, "/p", ""))
 	if err := w.put(define(t, "/p", "")); err == nil {

@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/task"
@@ -127,6 +128,15 @@ func (i *Instance) together() task.State {
 		}
 	}
 	return out
+}
+
+// checkedParts says whether the agent checks any container of an instance that
+// has not ended.
+func (i *Instance) checkedParts() bool {
+	return slices.ContainsFunc(i.Parts, func(p *Part) bool {
+		c := i.def.container(p.Name)
+		return c != nil && c.HealthCheck != nil && !p.State.Terminal()
+	})
 }
 
 // healthyParts: nil while a check has no result.

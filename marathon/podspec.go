@@ -164,8 +164,3 @@ func (a *App) containerEnv(i *Instance, part *Part, c *PodContainer, secrets map
 	a.setEnv(&env, c.Environment, secrets)
 	return env.sorted()
 }
-
-// checkedParts says whether the agent checks any of a pod's containers.
-func (a *App) checkedParts() bool {
-	return a.Pod != nil && slices.ContainsFunc(a.Pod.Containers, func(c PodContainer) bool { return c.HealthCheck != nil })
-}

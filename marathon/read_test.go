@@ -82,6 +82,14 @@ func TestNormalize(t *testing.T) {
 		},
 		{"dependencies", `{"id":"/g/a","cmd":"x","dependencies":["b","../c","/d"]}`, `{"dependencies":["/g/b","/g/c","/d"]}`},
 		{"id", `{"id":"//g/a/","cmd":"x","version":"2015-01-01T00:00:00Z","versionInfo":7,"tasks":[]}`, `{"id":"/g/a"}`},
+		{
+			"spellings", `{"id":"/a","cmd":"x","killSelection":"oldest_first","constraints":[["rack","unlike","a"]],"networks":[{"mode":"Host"}],"portDefinitions":[{"name":"w"}],"readinessChecks":[{"portName":"w","protocol":"https"}]}`,
+			`{"killSelection":"OLDEST_FIRST","constraints":[["rack","UNLIKE","a"]],"networks":[{"mode":"host"}],"readinessChecks":[{"name":"readinessCheck","protocol":"HTTPS","path":"/","portName":"w","intervalSeconds":30,"timeoutSeconds":10,"httpStatusCodesForReady":[200],"preserveLastResponse":false}]}`,
+		},
+		{
+			"spellings in a container", `{"id":"/a","cmd":"x","role":"r","container":{"type":"mesos","volumes":[{"containerPath":"d","mode":"rw","persistent":{"size":1,"type":"ROOT"}}]}}`,
+			`{"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1,"type":"root"}}]}}`,
+		},
 		{"unreachable", `{"id":"/a","cmd":"x","unreachableStrategy":"disabled"}`, `{"unreachableStrategy":"disabled"}`},
 	} {
 		wantJSON(t, c.name, mustRead(t, c.in), strings.ReplaceAll(c.want, `"volumes":null`, `"volumes":[]`))

@@ -137,7 +137,8 @@ func (c *Core) mark(r *Residence) []resources.Reservation {
 }
 
 // markedFor is the residence that a resource is reserved for; "" when it is none
-// of ours.
+// of ours. One that is known is ours also when it was made under another ID of
+// the framework.
 func (c *Core) markedFor(r *resources.Resource) string {
 	n := len(r.Reservations)
 	if n == 0 {
@@ -150,7 +151,7 @@ func (c *Core) markedFor(r *resources.Resource) string {
 			id = l.Value
 		}
 	}
-	if !own {
+	if !own && c.residences[id] == nil {
 		return ""
 	}
 	return id

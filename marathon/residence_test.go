@@ -144,6 +144,22 @@ func TestResidencesThatNeverWere(t *testing.T) {
 	w.wantResidences("/r")
 }
 
+// TestVolumesOutliveTheFramework: under another ID of the framework the volumes
+// are the same.
+func TestVolumesOutliveTheFramework(t *testing.T) {
+	w := resident(t, "")
+	was := w.core.apps["/r"].sorted()[0].Residence
+	w.disconnect()
+	clear(w.tasks) // the master has removed the framework
+	w.connected = true
+	w.must(Subscribed{FrameworkID: "another", MasterID: "m"})
+	w.run(time.Minute)
+	w.wantRunning("/r", 1)
+	if now := w.core.apps["/r"].sorted()[0].Residence; now != was {
+		t.Errorf("%s lives on other volumes than %s", now, was)
+	}
+}
+
 func TestResidentRules(t *testing.T) {
 	w := resident(t, "")
 	for text, where := range map[string]string{

@@ -5,12 +5,14 @@
 # compares what Marathon, the master, the agent and the engine think; after each
 # one the cluster must settle in time. Cleans up after itself.
 #
-#   scripts/chaos.sh [--rounds N] [--seed N] [--engine]
+#   scripts/chaos.sh [--rounds N] [--seed N] [--only FAULT] [--cluster NAME] [--engine]
 #
-#   --rounds N   how many faults (12)
-#   --seed N     the same faults again (random; it is printed)
-#   --engine     restart the engine too; everything on it is hit, so only on a
-#                machine that is there for tests
+#   --rounds N      how many faults (12)
+#   --seed N        the same faults again (random; it is printed)
+#   --only FAULT    this one only, such as rolling or cut
+#   --cluster NAME  the cluster's name (chaos)
+#   --engine        restart the engine too; everything on it is hit, so only on
+#                   a machine that is there for tests
 #
 # Needs root on the engine's machine: it enters the roles' network namespaces
 # and sends signals to their processes.
@@ -21,7 +23,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/cluster.sh"
 cd "$root"
 
-cluster=chaos rounds=12 seed=$RANDOM engine=false settle=120
+cluster=chaos rounds=12 seed=$RANDOM only="" engine=false settle=120
 
 usage() { sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'; }
 
@@ -29,6 +31,8 @@ while [ $# -gt 0 ]; do
   case $1 in
     --rounds) rounds=${2:?--rounds needs a number} && shift ;;
     --seed) seed=${2:?--seed needs a number} && shift ;;
+    --only) only=${2:?--only needs the name of a fault} && shift ;;
+    --cluster) cluster=${2:?--cluster needs a name} && shift ;;
     --engine) engine=true ;;
     -h | --help) usage && exit 0 ;;
     *) fail "\"$1\" is no option of scripts/chaos.sh: --help lists them" ;;
@@ -131,6 +135,30 @@ fault_deploy() {
   kill -9 "$(pid_of marathon)"
 }
 
+# Six instances are replaced one by one, which takes some seconds.
+fault_rolling() {
+  rolled=$RANDOM
+  local after="$((RANDOM % 10)).$((RANDOM % 10))"
+  echo "six instances are replaced one by one, and after $after s Marathon is killed"
+  api PUT "/v2/apps/hello?force=true" "{\"instances\": 6, \"env\": {\"ROUND\": \"$rolled\"},
+    \"upgradeStrategy\": {\"minimumHealthCapacity\": 0.8, \"maximumOverCapacity\": 0.2}}" >/dev/null
+  sleep "$after"
+  kill -9 "$(pid_of marathon)"
+}
+
+# check_rolling: beside what the audit says, the engine has the six new
+# containers and no other, and no deployment is left.
+check_rolling() {
+  local ids id left
+  left=$(api GET /v2/deployments)
+  [ "$left" = "[]" ] || { echo "deployments are left: $left" && return 1; }
+  mapfile -t ids < <(docker ps -q --filter "label=$TASK_LABEL=$cluster")
+  [ ${#ids[@]} = 6 ] || { echo "the engine runs ${#ids[@]} containers of the cluster's tasks, not 6" && return 1; }
+  for id in "${ids[@]}"; do
+    docker inspect --format '{{.Config.Env}}' "$id" | grep -qw "ROUND=$rolled" || { echo "the container $id is of an earlier version" && return 1; }
+  done
+}
+
 fault_clock() {
   local by=$((RANDOM % 2 * 240 - 120))
   echo "the clock jumps by $by s, and back"
@@ -157,7 +185,11 @@ api() { # <method> <path> [JSON or @file]
 
 # faults lists what can be done to this machine.
 faults() {
-  printf '%s\n' kill kill kill_all cut freeze disk task_dies task_removed scale deploy
+  if [ -n "$only" ]; then
+    printf '%s\n' "$only"
+    return
+  fi
+  printf '%s\n' kill kill kill_all cut freeze disk task_dies task_removed scale deploy rolling
   if date -s "@$(date +%s)" >/dev/null 2>&1; then echo clock; else note "The clock of this machine cannot be set: no clock jumps."; fi
   if $engine; then echo engine; fi
 }
@@ -187,6 +219,15 @@ begin() {
   audit --wait 60s || fail "the cluster did not settle before the first fault"
 }
 
+# settled says whether the cluster is well again after a fault.
+settled() { # <fault>
+  audit --wait "${settle}s" | sed 's/^/    /' || return 1
+  if declare -F "check_$1" >/dev/null; then "check_$1"; fi
+}
+
+if [ -n "$only" ] && ! declare -F "fault_$only" >/dev/null; then
+  fail "there is no fault \"$only\", but: $(declare -F | sed -n 's/.* fault_//p' | xargs)"
+fi
 trap cleanup EXIT
 say "Faults from seed $seed."
 begin
@@ -195,7 +236,7 @@ for round in $(seq "$rounds"); do
   fault=$(pick "${known[@]}")
   printf '%2d  ' "$round"
   "fault_$fault"
-  if ! audit --wait "${settle}s" | sed 's/^/    /'; then
+  if ! settled "$fault"; then
     explain
     fail "the cluster did not settle after fault $round of seed $seed ($fault): scripts/chaos.sh --seed $seed --rounds $round does it again"
   fi

@@ -10,9 +10,9 @@ import (
 
 // The kinds of events.
 var (
-	userKinds  = []string{"create", "scale", "scale", "restart", "config", "delete", "kill", "cancel"}
+	userKinds  = []string{"create", "scale", "scale", "restart", "config", "delete", "kill", "cancel", "service", "service", "group", "promote"}
 	faultKinds = []string{
-		"crash", "crash", "cut", "reset", "spike", "slow", "throttle", "fail", "lose-reply", "hang", "mortal",
+		"crash", "crash", "behead", "cut", "reset", "spike", "slow", "throttle", "fail", "lose-reply", "hang", "mortal",
 		"die", "vanish", "host-loss", "watch-break", "bad-listing", "sick",
 	}
 )
@@ -21,7 +21,8 @@ var (
 var actions = map[string]func(*World, *rand.Rand){
 	"create": (*World).create, "scale": (*World).scale, "restart": (*World).restart, "config": (*World).config,
 	"delete": (*World).deleteApp, "kill": (*World).killTasks, "cancel": (*World).cancel,
-	"crash": (*World).crash, "cut": (*World).cutWire, "reset": (*World).resetWire, "spike": (*World).spikeWire, "slow": (*World).slowShell,
+	"service": (*World).putService, "group": (*World).group, "promote": (*World).promote,
+	"crash": (*World).crash, "behead": (*World).behead, "cut": (*World).cutWire, "reset": (*World).resetWire, "spike": (*World).spikeWire, "slow": (*World).slowShell,
 	"throttle":   backendFault(func(f *memory.Faults, share float64) { f.Throttle = share }),
 	"fail":       backendFault(func(f *memory.Faults, share float64) { f.Fail = share }),
 	"lose-reply": backendFault(func(f *memory.Faults, share float64) { f.LoseReply = share }),

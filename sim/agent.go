@@ -39,6 +39,7 @@ type agentDisk struct {
 	id         string
 	frameworks map[string]agent.Framework
 	tasks      map[task.Key]agent.Record
+	kept       resources.Resources // what the master has had reserved
 }
 
 const (
@@ -206,6 +207,9 @@ func (a *agentNode) dispatch(e agent.Effect) {
 		delete(a.dc.announced, e.Key)
 	case agent.AllKnown:
 		a.dc.allKnown()
+	case agent.ExecutorGone:
+		cmd := master.ExitedExecutor{Agent: a.id, Framework: e.Framework, Executor: e.Executor, Status: e.Status}
+		a.toMaster("ExitedExecutor "+e.Executor, func() { a.w.master.put(cmd) })
 	}
 }
 
@@ -285,8 +289,9 @@ func (a *agentNode) sendRegistration(then func()) {
 
 func (a *agentNode) info() master.AgentInfo {
 	total := resources.NewScalar("cpus", resources.Whole(a.w.shape.cpus)).Add(resources.NewScalar("mem", resources.Whole(a.w.shape.cpus*1024))...)
+	total = total.Add(resources.NewScalar("disk", resources.Whole(10_000))...)
 	return master.AgentInfo{
-		ID: a.id, PID: a.addr, Hostname: a.name, Port: 5051, Version: "1.11.0", Resources: total, MultiRole: true, TaskResourceLimits: true,
+		ID: a.id, PID: a.addr, Hostname: a.name, Port: 5051, Version: "1.11.0", Resources: total.Sub(a.disk.kept.Stripped()...).Add(a.disk.kept...), MultiRole: true, TaskResourceLimits: true,
 	}
 }
 
@@ -300,6 +305,10 @@ func (a *agentNode) reregistration() master.ReregisterAgent {
 			cmd.Frameworks = append(cmd.Frameworks, info)
 		}
 	}
+	for i := range roster.Executors {
+		s := roster.Executors[i].Spec
+		cmd.Executors = append(cmd.Executors, &master.Executor{ID: s.Pod, Framework: s.Key.Framework, Agent: a.id, Resources: s.Resources, Origin: s.Origin})
+	}
 	for i := range roster.Tasks {
 		if t := &roster.Tasks[i]; len(t.Spec.Origin) > 0 {
 			cmd.Tasks = append(cmd.Tasks, a.reported(t))
@@ -311,7 +320,7 @@ func (a *agentNode) reregistration() master.ReregisterAgent {
 // reported is a task as a re-registration describes it (mesos/link, TaskMessage).
 func (a *agentNode) reported(t *agent.Task) *master.Task {
 	row := &master.Task{
-		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State,
+		Key: t.Spec.Key, Name: t.Spec.Name, Agent: a.id, Resources: t.Spec.Resources, State: t.State, Executor: t.Spec.Pod,
 	}
 	for i := range t.History {
 		s := t.History[i]
@@ -394,5 +403,26 @@ func (a *agentNode) runTask(f agent.Framework, handle string) {
 	}
 	s := a.w.table.specs[handle]
 	s.Key.Framework, s.Origin = f.ID, []byte(handle)
+	if wanted := s.Resources.Checkpointed().Allocated(""); !a.disk.kept.Contains(wanted) {
+		a.put(agent.Refuse{Framework: f, Key: s.Key, State: agent.LostAs(f.PartitionAware, task.Dropped), Message: "The agent does not know of the reserved resources"})
+		return
+	}
 	a.put(agent.Launch{Framework: f, Spec: s})
+}
+
+// runGroup is Link.runTaskGroup.
+func (a *agentNode) runGroup(f agent.Framework, pod string, tasks []string, fresh bool) {
+	id, _ := splitHandle([]byte(pod))
+	if f.ID == "" || id != a.id {
+		a.w.logf("%s ignores a task group for %s", a.name, id)
+		return
+	}
+	in := agent.LaunchGroup{Framework: f, Pod: a.w.table.specs[pod], New: &fresh}
+	in.Pod.Origin = []byte(pod)
+	for _, h := range tasks {
+		s := a.w.table.specs[h]
+		s.Key.Framework, s.Origin = f.ID, []byte(h)
+		in.Tasks = append(in.Tasks, s)
+	}
+	a.put(in)
 }

@@ -20,6 +20,7 @@ type checker struct {
 	gone    map[string]bool   // frameworks that a master has removed
 	ended   map[task.Key]bool // tasks that this master has seen end
 	agents  map[string]bool   // that this master knows
+	rules   *rules
 }
 
 // ledger is the history of a task's updates, as its agent told it first.
@@ -38,7 +39,7 @@ type update struct {
 }
 
 func newChecker(w *World) *checker {
-	return &checker{w: w, ledgers: map[task.Key]*ledger{}, gone: map[string]bool{}}
+	return &checker{w: w, ledgers: map[task.Key]*ledger{}, gone: map[string]bool{}, rules: newRules(w)}
 }
 
 func (c *checker) masterBegins() { c.ended, c.agents = map[task.Key]bool{}, map[string]bool{} }
@@ -73,6 +74,7 @@ func (l *ledger) over() bool {
 func (c *checker) reported(a *agentNode, r agent.Report) {
 	c.idle("%s reports %s", a.name, r.Key)
 	l, s := c.ledger(r.Key), r.Status
+	c.rules.reported(r.Key.ID, r.Latest)
 	if _, u := l.find(s.UUID); u != nil {
 		if u.state != s.State {
 			c.w.failf("updates", "%s: update %s was %s and is %s", r.Key, short(s.UUID), u.state, s.State)
@@ -124,6 +126,7 @@ func (c *checker) agentInput(_ *agentNode, in agent.Input) {
 
 // told: what a framework is told was sent by an agent, or made by the master.
 func (c *checker) told(in marathon.Updated, fromAgent bool) {
+	c.rules.heardOf(in.TaskID, in.Status.State)
 	if fromAgent == in.Status.UUID.IsZero() {
 		c.w.failf("invented", "%s: %s with update %s, of an agent: %v", in.TaskID, in.Status.State, short(in.Status.UUID), fromAgent)
 	}
@@ -202,7 +205,7 @@ func (c *checker) removes(d *dataCenter, call agent.Call) {
 	}
 	keep := slices.Min(d.agent.cfg.GC.Keep[:]) - lateStart
 	switch l := c.ledger(key); {
-	case !l.over():
+	case !l.over() && !strings.HasPrefix(key.ID, task.PodID("")): // what holds a pod's network has no updates
 		c.w.failf("collected", "%s's container %s (%s) is removed, and its end is not acknowledged", key, k.Name, k.State)
 	case k.State == provider.StateExited && c.w.now.Before(k.Ended.Add(keep)) && len(d.names) <= d.agent.cfg.GC.MaxKept:
 		c.w.failf("collected", "%s's container %s is removed %s after its end", key, k.Name, c.w.now.Sub(k.Ended))
@@ -324,7 +327,7 @@ func digestMaster(core *master.Core) string {
 // beforeInput digests Marathon if a user may be refused.
 func (c *checker) beforeInput(core *marathon.Core, in marathon.Input) string {
 	switch in.(type) {
-	case marathon.Change, marathon.KillTasks, marathon.CancelDeployment:
+	case marathon.Change, marathon.ChangeGroup, marathon.Promote, marathon.KillTasks, marathon.CancelDeployment:
 		return c.digestMarathon(core)
 	}
 	return ""

@@ -115,7 +115,11 @@ func (d *dataCenter) perform(c agent.Call, life int, l *launching) {
 	case agent.OpLaunch:
 		limit = launchTime
 		d.note(c)
-		ans = d.mem.Launch(d.w.now, d.agent.cfg.Owner, c.Name, *c.Spec)
+		s := *c.Spec
+		if s.HoldsPod() {
+			s.Image, s.Command = "pod", task.Command{Value: "sleep", Args: []string{"infinity"}}
+		}
+		ans = d.mem.Launch(d.w.now, d.agent.cfg.Owner, c.Name, s)
 	case agent.OpStop:
 		ans = d.mem.Stop(d.w.now, c.ID, c.Grace)
 	case agent.OpInspect:
@@ -243,6 +247,19 @@ func (d *dataCenter) allKnown() {
 			delete(d.announced, k)
 		}
 	}
+}
+
+// running is the container in which a task runs, nil when there is none.
+func (d *dataCenter) running(taskID string) *provider.Container {
+	for _, name := range d.names {
+		if d.keys[name].ID != taskID {
+			continue
+		}
+		if k, ok := d.mem.Lookup(name); ok && k.State == provider.StateUp {
+			return &k
+		}
+	}
+	return nil
 }
 
 // containers lists ours that are in a state.

@@ -9,6 +9,12 @@
 //	w := sim.New(seed, sim.Options{})
 //	failure := w.Run(sim.Generate(seed))  // nil: every check held
 //
+// After every event what must always hold is checked (checker); after every
+// commit of Marathon, what it promises of apps, pods and groups that are being
+// changed (rules): never more instances than the upgrade strategy allows, none
+// killed for a change while too few serve, volumes with one task at a time, steps
+// in their order, nothing forgotten over a restart.
+//
 // Faults end after a while. Then, within QuietTime of virtual time, the cluster
 // must be what its users want: see (*World).unsettled.
 //

@@ -11,6 +11,7 @@ import (
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -27,11 +28,16 @@ type marathonNode struct {
 	session   *session
 	pause     time.Duration // before the next attempt to subscribe
 	sick      map[string]time.Time
+	slow      map[string]time.Duration // how long after its start a task is ready
+	commits   int                      // batches with something to save, in all lives
+	deadly    int                      // the commit that ends its life; 0: none
+	manner    death                    // and how
 }
 
 // request is an input with who waits until it is done.
 type request struct {
 	in   marathon.Input
+	told marathon.Input // what was said before a hook has changed it
 	done func(error)
 }
 
@@ -55,7 +61,7 @@ type session struct {
 const eventSilence = 75 * time.Second
 
 func newMarathonNode(w *World) *marathonNode {
-	c := &marathonNode{disk: map[string][]byte{}, role: oneOf(w.rnd, "*", "web"), sick: map[string]time.Time{}}
+	c := &marathonNode{disk: map[string][]byte{}, role: oneOf(w.rnd, "*", "web"), sick: map[string]time.Time{}, slow: map[string]time.Duration{}}
 	c.init(w, "marathon")
 	c.cfg = marathon.DefaultConfig()
 	c.cfg.Role, c.cfg.NewID = c.role, func() string { return w.table.id("i") }
@@ -74,6 +80,7 @@ func (c *marathonNode) info() master.FrameworkInfo {
 
 func (c *marathonNode) revive() {
 	c.core, c.inbox, c.session = marathon.NewCore(c.cfg), nil, nil
+	c.w.check.rules.begins()
 	saved := c.load()
 	c.framework, c.pause = saved.FrameworkID, 100*time.Millisecond
 	c.put(saved, nil)
@@ -81,9 +88,10 @@ func (c *marathonNode) revive() {
 }
 
 func (c *marathonNode) put(in marathon.Input, done func(error)) {
+	told := in
 	for _, x := range hooked(c.w, c.w.opt.Hooks.MarathonIn, in) {
-		c.inbox = append(c.inbox, request{x, done})
-		done = nil
+		c.inbox = append(c.inbox, request{x, told, done})
+		told, done = nil, nil
 	}
 	c.kick()
 }
@@ -110,12 +118,14 @@ func (c *marathonNode) batch() {
 	}
 	fx = c.core.Settle(c.w.now, fx)
 	fx = outbound(c.w, c.w.opt.Hooks.MarathonOut, fx)
+	c.fate(fx)
 	leave, commit, dies := c.leaving(len(fx))
 	if c.w.opt.Hooks.LeaveFirst == "marathon" {
 		leave, commit = len(fx), !dies
 	}
 	if commit && c.w.opt.Hooks.LoseSaves != "marathon" {
 		c.commit(fx)
+		c.w.check.rules.committed(inbox, fx)
 	}
 	for _, e := range fx[:leave] {
 		c.dispatch(e)
@@ -128,6 +138,17 @@ func (c *marathonNode) batch() {
 		if r.done != nil {
 			r.done(refused[n])
 		}
+	}
+}
+
+// fate ends the node's life at the commit that it is to die at.
+func (c *marathonNode) fate(fx []marathon.Effect) {
+	saves := slices.ContainsFunc(fx, func(e marathon.Effect) bool { _, ok := e.(marathon.Save); return ok })
+	if !saves {
+		return
+	}
+	if c.commits++; c.commits == c.deadly {
+		c.doom = c.manner
 	}
 }
 
@@ -168,6 +189,8 @@ func (c *marathonNode) load() (out marathon.Recover) {
 	}
 	out.Instances = read[marathon.Instance](c, marathon.KeyInstance)
 	out.Deployments = read[marathon.Deployment](c, marathon.KeyDeployment)
+	out.Groups = read[marathon.Group](c, marathon.KeyGroup+"/")
+	out.Residences = read[marathon.Residence](c, marathon.KeyResidence)
 	return out
 }
 
@@ -190,7 +213,7 @@ func (c *marathonNode) dispatch(e marathon.Effect) {
 	f := c.framework
 	switch e := e.(type) {
 	case marathon.Accept:
-		c.send(e, master.Accept{Framework: f, Offers: e.Offers, Launches: c.launches(e), Refuse: e.Refuse})
+		c.send(e, master.Accept{Framework: f, Offers: e.Offers, Changes: changesOf(e), Launches: c.launches(e), Refuse: e.Refuse})
 	case marathon.Decline:
 		c.send(e, master.Decline{Framework: f, Offers: e.Offers, Refuse: e.Refuse})
 	case marathon.Acknowledge:
@@ -209,21 +232,68 @@ func (c *marathonNode) dispatch(e marathon.Effect) {
 		c.send(e, master.Suppress{Framework: f})
 	case marathon.Check:
 		c.look(e)
+	case marathon.CheckReady:
+		c.lookReady(e)
 	}
+}
+
+// changesOf are the operations of an ACCEPT; its launches come after them.
+func changesOf(e marathon.Accept) (out []master.Change) {
+	for _, op := range e.Launch.Changes {
+		out = append(out, master.Change{Op: op})
+	}
+	return out
 }
 
 // launches are the tasks as the master takes them from an ACCEPT.
 func (c *marathonNode) launches(e marathon.Accept) (out []master.Launch) {
 	for i := range e.Launch.Tasks {
-		s := &e.Launch.Tasks[i]
-		r := slices.Clone(s.Resources)
-		for n := range r {
-			r[n].Role = cmp.Or(r[n].Role, c.role)
+		out = append(out, c.launch(&e.Launch.Tasks[i], e.Agent))
+	}
+	for i := range e.Launch.Groups {
+		g := &e.Launch.Groups[i]
+		g.Pod.Resources = c.allocated(g.Pod.Resources)
+		origin := c.w.table.putPod(&g.Pod, e.Agent)
+		for k := range g.Tasks {
+			l := c.launch(&g.Tasks[k], e.Agent)
+			l.Group, l.Executor, l.ExecutorResources, l.ExecutorOrigin = g.Pod.Pod, g.Pod.Pod, g.Pod.Resources, origin
+			out = append(out, l)
 		}
-		s.Resources = r
-		out = append(out, master.Launch{ID: s.Key.ID, Name: s.Name, Agent: e.Agent, Resources: r, Origin: c.w.table.putSpec(s, e.Agent)})
 	}
 	return out
+}
+
+func (c *marathonNode) allocated(in resources.Resources) resources.Resources {
+	out := slices.Clone(in)
+	for n := range out {
+		out[n].Role = cmp.Or(out[n].Role, c.role)
+	}
+	return out
+}
+
+func (c *marathonNode) launch(s *task.Spec, agent string) master.Launch {
+	s.Resources = c.allocated(s.Resources)
+	c.temper(s)
+	return master.Launch{ID: s.Key.ID, Name: s.Name, Agent: agent, Resources: s.Resources, Origin: c.w.table.putSpec(s, agent)}
+}
+
+// What the environment of a task says of its service: it is ready only so long
+// after its start, or not well before the faults end.
+const (
+	simSlow = "MESOPOOL_SIM_SLOW"
+	simIll  = "MESOPOOL_SIM_ILL"
+)
+
+// temper notes how a task's service will behave.
+func (c *marathonNode) temper(s *task.Spec) {
+	for _, v := range s.Env {
+		switch v.Key {
+		case simSlow:
+			c.slow[s.Key.ID], _ = time.ParseDuration(v.Value)
+		case simIll:
+			c.sick[s.Key.ID] = c.w.now.Add(1000 * time.Hour)
+		}
+	}
 }
 
 // send drops calls while there is no stream.
@@ -366,14 +436,36 @@ func (c *marathonNode) look(e marathon.Check) {
 
 func (c *marathonNode) well(e marathon.Check) bool {
 	host, _, _ := net.SplitHostPort(e.Address)
+	k := c.running(e.TaskID)
+	return k != nil && slices.Contains(k.Addresses, host) && c.w.healthy(e.TaskID)
+}
+
+// running is the container in which a task runs, nil when there is none.
+func (c *marathonNode) running(taskID string) *provider.Container {
 	for _, a := range c.w.agents {
-		for _, k := range a.dc.containers(provider.StateUp) {
-			if k.Key.ID == e.TaskID && slices.Contains(k.Addresses, host) {
-				return c.w.healthy(e.TaskID)
-			}
+		if k := a.dc.running(taskID); k != nil {
+			return k
 		}
 	}
-	return false
+	return nil
+}
+
+// lookReady makes a readiness check.
+func (c *marathonNode) lookReady(e marathon.CheckReady) {
+	c.inLife(c.w.upTo(500*time.Millisecond), func() {
+		if !c.w.calm && c.w.chance(0.01) {
+			return // it never comes to an answer
+		}
+		in := marathon.CheckedReady{TaskID: e.TaskID}
+		switch k := c.running(e.TaskID); {
+		case k == nil:
+		case c.w.now.Sub(k.Started) < c.slow[e.TaskID]:
+			in.Status = 503
+		default:
+			in.Status = 200
+		}
+		c.put(in, nil)
+	})
 }
 
 // healthy says whether a task's service works.

@@ -77,16 +77,19 @@ func (m *masterNode) put(cmd master.Command) {
 func (m *masterNode) batch() {
 	var fx []master.Effect
 	var touched []string
-	for _, cmd := range m.inbox {
+	inbox := m.inbox
+	m.inbox = nil
+	for _, cmd := range inbox {
 		fx = m.apply(cmd, fx)
 		touched = append(touched, touchedBy(cmd)...)
 	}
-	m.inbox = nil
 	if next := m.core.Next(); !next.IsZero() && !next.After(m.w.now) {
 		fx = m.apply(master.Tick{}, fx)
 		touched = append(touched, m.away()...)
 	}
-	m.w.check.master(m.core)
+	if len(fx) > 0 || !routineOnly(inbox) {
+		m.w.check.master(m.core)
+	}
 	fx = outbound(m.w, m.w.opt.Hooks.MasterOut, fx)
 	leave, commit, dies := m.leaving(len(fx))
 	if commit && m.w.opt.Hooks.LoseSaves != "master" {
@@ -100,6 +103,11 @@ func (m *masterNode) batch() {
 		return
 	}
 	m.refresh(touched)
+}
+
+// routineOnly: pongs without an effect have changed nothing that is looked at.
+func routineOnly(inbox []master.Command) bool {
+	return !slices.ContainsFunc(inbox, func(cmd master.Command) bool { _, pong := cmd.(master.Pong); return !pong })
 }
 
 // apply: a refusal changes nothing.
@@ -272,6 +280,12 @@ func (m *masterNode) deliver(a *agentNode, e master.ToAgent) func() {
 	case master.RunTask:
 		f, handle := agentFramework(x.Framework), string(x.Task)
 		return func() { a.runTask(f, handle) }
+	case master.RunGroup:
+		f, pod, tasks, fresh := agentFramework(x.Framework), string(x.Executor), handles(x.Tasks), !x.Runs
+		return func() { a.runGroup(f, pod, tasks, fresh) }
+	case master.CheckpointResources:
+		kept := slices.Clone(x.Resources)
+		return func() { a.disk.kept = kept }
 	case master.KillTask:
 		return func() { a.put(agent.Kill{Key: x.Key}) }
 	case master.AckUpdate:
@@ -285,6 +299,13 @@ func (m *masterNode) deliver(a *agentNode, e master.ToAgent) func() {
 		return func() { m.w.failf("shutdown", "the master orders %s to end: %s", a.name, x.Message) }
 	}
 	return func() {}
+}
+
+func handles(in [][]byte) (out []string) {
+	for _, h := range in {
+		out = append(out, string(h))
+	}
+	return out
 }
 
 func missingOf(in []master.MissingTasks) (out []agent.Missing) {

@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -254,6 +256,127 @@ var mutants = []mutant{
 	}},
 }
 
+// restarted changes what Marathon is given back at a start.
+func restarted(change func(*marathon.Recover)) func() Hooks {
+	return func() Hooks {
+		return Hooks{MarathonIn: func(_ *World, in marathon.Input) []marathon.Input {
+			if r, ok := in.(marathon.Recover); ok {
+				change(&r)
+				return []marathon.Input{r}
+			}
+			return []marathon.Input{in}
+		}}
+	}
+}
+
+func eachApp(change func(*marathon.SavedApp)) func() Hooks {
+	return restarted(func(r *marathon.Recover) {
+		for i := range r.Apps {
+			change(&r.Apps[i])
+		}
+	})
+}
+
+func eachInstance(change func(*marathon.Instance)) func() Hooks {
+	return restarted(func(r *marathon.Recover) {
+		for _, i := range r.Instances {
+			change(i)
+		}
+	})
+}
+
+func marathonOut(change func(*World, marathon.Effect) []marathon.Effect) func() Hooks {
+	return func() Hooks {
+		return Hooks{MarathonOut: func(w *World, fx []marathon.Effect) (out []marathon.Effect) {
+			for _, e := range fx {
+				out = append(out, change(w, e)...)
+			}
+			return out
+		}}
+	}
+}
+
+// deployMutants are deliberate bugs in how Marathon changes apps.
+var deployMutants = []mutant{
+	{"Marathon forgets its deployments at a restart", restarted(func(r *marathon.Recover) { r.Deployments = nil })},
+	{"Marathon goes on with the last step after a restart", restarted(func(r *marathon.Recover) {
+		for _, d := range r.Deployments {
+			d.Current = len(d.Steps) - 1
+		}
+	})},
+	{"Marathon forgets at a restart what it was killing", eachInstance(func(i *marathon.Instance) { i.Killing = false })},
+	{"Marathon takes everything for ready after a restart", eachInstance(func(i *marathon.Instance) { i.Unready = false })},
+	{"Marathon forgets at a restart how many must be healthy", eachApp(func(a *marathon.SavedApp) { a.App.Upgrade.MinimumHealthCapacity = 0 })},
+	{"Marathon forgets at a restart how many there may be", eachApp(func(a *marathon.SavedApp) { a.App.Upgrade.MaximumOverCapacity = 2 })},
+	{"Marathon forgets at a restart which runs are over", eachApp(func(a *marathon.SavedApp) { a.Runs = marathon.Runs{} })},
+	{"Marathon forgets its residences at a restart", restarted(func(r *marathon.Recover) { r.Residences = nil })},
+	{"Marathon forgets the records of groups at a restart", restarted(func(r *marathon.Recover) { r.Groups = nil })},
+	{"Marathon takes a kill that it has sent for the end", marathonOut(func(w *World, e marathon.Effect) []marathon.Effect {
+		if k, ok := e.(marathon.Kill); ok {
+			w.marathon.put(marathon.Updated{TaskID: k.TaskID, Agent: k.Agent, Status: task.Status{State: task.Killed}}, nil)
+		}
+		return []marathon.Effect{e}
+	})},
+	{"Marathon sends no kills", marathonOut(func(_ *World, e marathon.Effect) []marathon.Effect {
+		if _, ok := e.(marathon.Kill); ok {
+			return nil
+		}
+		return []marathon.Effect{e}
+	})},
+	{"Marathon makes no readiness checks", marathonOut(func(_ *World, e marathon.Effect) []marathon.Effect {
+		if _, ok := e.(marathon.CheckReady); ok {
+			return nil
+		}
+		return []marathon.Effect{e}
+	})},
+	{"Marathon takes any answer to a readiness check for a good one", func() Hooks {
+		return Hooks{MarathonIn: func(_ *World, in marathon.Input) []marathon.Input {
+			if c, ok := in.(marathon.CheckedReady); ok {
+				c.Status = 200
+				return []marathon.Input{c}
+			}
+			return []marathon.Input{in}
+		}}
+	}},
+	{"Marathon takes what runs for healthy", func() Hooks {
+		return Hooks{MarathonIn: func(_ *World, in marathon.Input) []marathon.Input {
+			if u, ok := in.(marathon.Updated); ok && u.Status.State == task.Running {
+				return []marathon.Input{in, marathon.Checked{TaskID: u.TaskID, Alive: true}}
+			}
+			return []marathon.Input{in}
+		}}
+	}},
+	{"Marathon takes a pod's network for all of the pod", func() Hooks {
+		return Hooks{MarathonIn: func(_ *World, in marathon.Input) []marathon.Input {
+			if u, ok := in.(marathon.Updated); ok && strings.HasSuffix(u.TaskID, ".one.1") && u.Status.State == task.Running {
+				u.TaskID = strings.TrimSuffix(u.TaskID, "one.1") + "two.1"
+				u.Status.UUID = task.UUID{}
+				return []marathon.Input{in, u}
+			}
+			return []marathon.Input{in}
+		}}
+	}},
+	{"Marathon kills one instance more than it has to", marathonOut(func(w *World, e marathon.Effect) []marathon.Effect {
+		k, ok := e.(marathon.Kill)
+		if !ok {
+			return []marathon.Effect{e}
+		}
+		i, known := w.marathon.core.Instance(k.TaskID)
+		if !known || i.Killing && len(i.App) == 0 {
+			return []marathon.Effect{e}
+		}
+		for _, v := range w.marathon.core.Apps(w.now, func(a *marathon.App) bool { return a.ID == i.App }) {
+			for _, other := range v.Instances {
+				if !other.Killing && other.TaskID != i.TaskID {
+					other.Killing = true
+					return []marathon.Effect{marathon.Save{Key: marathon.KeyInstance + other.TaskID, Value: other}, e, marathon.Kill{TaskID: other.TaskID, Agent: other.Agent}}
+				}
+			}
+		}
+		return []marathon.Effect{e}
+	})},
+}
+
 // mostMutantSeeds is within how many seeds every mutant must be caught.
 const mostMutantSeeds = 600
 
@@ -261,17 +384,18 @@ const mostMutantSeeds = 600
 func TestMutants(t *testing.T) {
 	var mu sync.Mutex
 	report := map[string]string{}
+	all := slices.Concat(mutants, deployMutants)
 	parallel(func(i int) bool {
-		if i >= len(mutants) {
+		if i >= len(all) {
 			return false
 		}
-		text := catch(&mutants[i])
+		text := catch(&all[i])
 		mu.Lock()
 		defer mu.Unlock()
-		report[mutants[i].name] = text
+		report[all[i].name] = text
 		return true
 	})
-	for _, m := range mutants {
+	for _, m := range all {
 		t.Logf("%-62s %s", m.name, report[m.name])
 		if report[m.name] == "" {
 			t.Errorf("%s: not caught within %d seeds", m.name, mostMutantSeeds)

@@ -28,6 +28,43 @@ func TestRegressions(t *testing.T) {
 			2m2.098s create 1858576014
 			2m29.079s bad-listing 2320683815
 			2m39.664s cancel 3616574584`},
+		{"an app that is changed and shrinks at once loses a healthy new instance and, for that one, a healthy old one", 3458, `
+			3s create 603618874
+			5.421s create 3056125634
+			9.252s group 2421425846
+			10.679s restart 2644887462
+			13.491s restart 3558984962
+			14.206s die 2776518942
+			14.494s die 562235684
+			15.32s scale 3076517336
+			15.857s die 4158071016
+			17.676s die 3498282425
+			19.839s die 3350239207
+			22.542s scale 3277393227
+			25.223s config 261815407
+			25.314s die 477764324
+			27.607s create 3406903764
+			29.573s die 3123362941
+			29.865s die 3170035710
+			31.96s die 4258309909
+			33.007s die 63801129
+			36.557s die 2210623849
+			38.25s kill 3722679358
+			39.835s scale 1703543100
+			40.603s cancel 2953694309
+			44.632s cancel 285575212
+			46.398s delete 3577533897
+			52.596s scale 1297263001`},
+		{"volumes that were made under another ID of the framework are waited for for ever", 3510, `
+			1m30.596s group 3021069468
+			1m45.699s service 3458636553
+			1m57.19s cut 420074878
+			5m35.13s kill 64281527`},
+		{"an agent that dies before it has its ID leaves one behind that never comes", 16197, `
+			3.086s crash 3251214736`},
+		{"a pod whose only checked container has finished is waited for for ever", 3708, `
+			21.118s service 167008229
+			32.849s die 1749589602`},
 	} {
 		s, err := ParseScenario(r.scenario)
 		if err != nil {

@@ -135,6 +135,14 @@ func marathonText(in marathon.Input) string {
 			ids = append(ids, fmt.Sprintf("%s×%d", a.ID, a.Instances))
 		}
 		return fmt.Sprintf("Change put %v delete %v restart %v force=%v", ids, in.Delete, in.Restart, in.Force)
+	case marathon.ChangeGroup:
+		return fmt.Sprintf("ChangeGroup %s put %v force=%v", in.ID, in.Put != nil, in.Force)
+	case marathon.CheckedReady:
+		return fmt.Sprintf("CheckedReady %s %d", in.TaskID, in.Status)
+	case marathon.Promote:
+		return "Promote " + in.App
+	case marathon.CancelDeployment:
+		return fmt.Sprintf("CancelDeployment %s revert=%v", in.ID, in.Revert)
 	case marathon.KillTasks:
 		return fmt.Sprintf("KillTasks %v scale=%v", in.IDs, in.Scale)
 	}

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"math/rand/v2"
 	"time"
 
@@ -20,6 +19,9 @@ const finite = "/batch"
 
 // definition draws an app.
 func (u *users) definition(rnd *rand.Rand, id string) *marathon.App {
+	if isService(id) {
+		return u.service(rnd, id)
+	}
 	def := map[string]any{
 		"id": id, "cmd": "serve", "instances": rnd.IntN(5), "cpus": oneOf(rnd, 0.1, 0.3), "mem": 32,
 		"maxLaunchDelaySeconds": 30, "backoffSeconds": oneOf(rnd, 0, 1, 5), "env": u.env(rnd, id),
@@ -39,15 +41,7 @@ func (u *users) definition(rnd *rand.Rand, id string) *marathon.App {
 	if rnd.IntN(3) == 0 {
 		def["taskKillGracePeriodSeconds"] = oneOf(rnd, 1, 20)
 	}
-	text, err := json.Marshal(def)
-	if err != nil {
-		panic(err)
-	}
-	app, err := marathon.Read(text, u.w.marathon.role)
-	if err != nil {
-		u.w.failf("users", "%s: %v", text, err)
-	}
-	return app
+	return u.read(def)
 }
 
 func (u *users) healthCheck(rnd *rand.Rand) map[string]any {
@@ -114,6 +108,9 @@ func (w *World) scale(rnd *rand.Rand) {
 	if app := w.someApp(rnd); app != nil {
 		next := *app
 		next.Instances = rnd.IntN(5)
+		if next.Everywhere {
+			next.Instances = min(1, next.Instances)
+		}
 		w.put(&next, marathon.Change{Force: force(rnd)})
 	}
 }
@@ -151,7 +148,7 @@ func (w *World) killTasks(rnd *rand.Rand) {
 	}
 	rnd.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	ids = ids[:1+rnd.IntN(min(3, len(ids)))]
-	w.ask(marathon.KillTasks{DeploymentID: w.table.id("d"), IDs: ids, Scale: rnd.IntN(4) == 0, Force: force(rnd)})
+	w.ask(marathon.KillTasks{DeploymentID: w.table.id("d"), IDs: ids, Scale: rnd.IntN(4) == 0, Force: force(rnd), Wipe: rnd.IntN(8) == 0})
 }
 
 func (w *World) cancel(rnd *rand.Rand) {
@@ -175,12 +172,31 @@ func (u *users) tearDown() {
 			u.w.master.put(master.Teardown{Framework: f.ID})
 		}
 	}
+	u.markGone()
+}
+
+// markGone is the operator's too: an agent that has died before it had its ID
+// registers as a new one, and nobody is the first one any more.
+func (u *users) markGone() {
+	own := map[string]bool{}
+	for _, a := range u.w.agents {
+		if !a.up || !a.registered {
+			return // its ID may be on the way
+		}
+		own[a.disk.id] = true
+	}
+	for _, id := range sortedKeys(u.w.master.disk) {
+		if !own[id] {
+			u.w.master.put(master.MarkAgentGone{Agent: id})
+		}
+	}
 }
 
 // leave deletes what would never come to rest, as often as it takes.
 func (u *users) leave() {
 	w := u.w
 	if w.marathon.up {
+		u.promoteAll()
 		for _, id := range u.hopeless() {
 			w.ask(marathon.Change{DeploymentID: w.table.id("d"), Delete: []string{id}, Force: true})
 		}
@@ -198,12 +214,7 @@ func (u *users) leave() {
 func (u *users) hopeless() (out []string) {
 	core := u.w.marathon.core
 	for _, v := range core.Summaries(u.w.now, nil) {
-		hopeless := v.App.ID == finite
-		for _, id := range v.App.Dependencies {
-			_, there := core.Definition(id)
-			hopeless = hopeless || !there
-		}
-		if hopeless {
+		if v.App.ID == finite || u.dependsOnNothing(v.App) {
 			out = append(out, v.App.ID)
 		}
 	}

@@ -294,6 +294,13 @@ func (t *table) putSpec(s *task.Spec, agent string) []byte {
 	return []byte(h)
 }
 
+// putPod is putSpec of the container that holds a pod's network.
+func (t *table) putPod(s *task.Spec, agent string) []byte {
+	h := agent + " " + task.PodID(s.Pod)
+	t.specs[h] = *s
+	return []byte(h)
+}
+
 // putStatus returns the handle of a status.
 func (t *table) putStatus(s *task.Status) []byte {
 	h := "status " + s.UUID.String()
