@@ -416,4 +416,15 @@ func TestPiecesAreBounded(t *testing.T) {
 	if kept := a.pieces.of(kind{tasks: true}); len(kept) != 2 || kept["/a"] != nil {
 		t.Errorf("kept: %v", kept)
 	}
+	// Also for who never asks for all.
+	for n := range 20 {
+		id := fmt.Sprintf("/one-%d", n)
+		s.post(`{"id":"` + id + `","cmd":"x"}`)
+		s.want("GET", "/v2/apps?embed=tasks&id=one", "", 200, id)
+		s.want("DELETE", "/v2/apps"+id, "", 200, "")
+		s.settle()
+	}
+	if kept := a.pieces.of(kind{tasks: true}); len(kept) > 10 {
+		t.Errorf("%d kept of 2 apps", len(kept))
+	}
 }
