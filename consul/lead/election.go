@@ -90,8 +90,8 @@ func (e *Election) Run(ctx context.Context, serve func(context.Context, *Term) e
 	for ctx.Err() == nil {
 		err := e.round(ctx, notBefore, serve)
 		switch {
-		case ctx.Err() != nil && (err == nil || errors.Is(err, ErrDeposed)):
-			return nil
+		case ctx.Err() != nil && (errors.Is(err, ErrDeposed) || errors.Is(err, context.Canceled)):
+			return nil // what was cut off by the end is no failure
 		case errors.Is(err, errResigned):
 			e.log.Info("resigned; somebody else may lead now")
 			notBefore = time.Now().Add(e.cfg.TTL / 4) // for others to be quicker

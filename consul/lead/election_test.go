@@ -3,6 +3,7 @@ package lead
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -297,6 +298,31 @@ func TestServeFails(t *testing.T) {
 			t.Errorf("left: %+v, %v", p, f.sessions)
 		}
 	})
+}
+
+// What the end of ctx cuts off is no failure; any other error of serve is told.
+func TestEndCutsOff(t *testing.T) {
+	other := errors.New("disk full")
+	for _, want := range []error{nil, other} {
+		synctest.Test(t, func(t *testing.T) {
+			e, err := New(Config{Address: "x", HTTP: newFake().client(), Key: "k", Self: "a", Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			err = e.Run(ctx, func(ctx context.Context, _ *Term) error {
+				stop()
+				<-ctx.Done()
+				if want != nil {
+					return want
+				}
+				return fmt.Errorf("save: %w", ctx.Err())
+			})
+			if !errors.Is(err, want) {
+				t.Errorf("Run: %v, want %v", err, want)
+			}
+		})
+	}
 }
 
 func TestConfig(t *testing.T) {

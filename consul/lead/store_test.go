@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,15 +76,16 @@ func big(n int, seed byte) []byte {
 	return out
 }
 
-// many is a commit that is too large for a transaction in every way.
-func many() []store.Op {
+// many is a commit that is too large for a transaction in every way. Nobody
+// changes it.
+var many = sync.OnceValue(func() []store.Op {
 	var ops []store.Op
 	for n := range 150 {
 		ops = append(ops, store.Op{Key: fmt.Sprint("n/", n), Value: fmt.Appendf(nil, "value %d", n)})
 	}
 	return append(ops, store.Op{Key: "big", Value: big(3*mostValue+17, 1)}, store.Op{Key: "big2", Value: big(mostValue+1, 2)},
 		store.Op{Key: "n/7"}, store.Op{Key: "twice", Value: big(mostValue+1, 3)}, store.Op{Key: "twice", Value: []byte("small")}, store.Op{Key: "empty", Value: []byte{}})
-}
+})
 
 func contents(t *testing.T, s store.Store) map[string]string {
 	t.Helper()

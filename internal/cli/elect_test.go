@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,16 +177,33 @@ func TestSchedulersFollowEachOther(t *testing.T) {
 		t.Errorf("%d %s", code, text)
 	}
 	soon(t, "four tasks", func() bool { return len(taskIDs(b.at)) == 4 })
+	// One that stood still until another led does nothing when it goes on.
+	d := scheduler(p[2])
+	soon(t, "the fourth one follows", func() bool { return value(d.at, "/v2/leader", "leader") == b.at })
+	b.cmd.Process.Signal(syscall.SIGSTOP)
+	soon(t, "the fourth one leads", leads(d))
+	tasks = taskIDs(d.at)
+	b.cmd.Process.Signal(syscall.SIGCONT)
+	soon(t, "who stood still follows", func() bool { return value(b.at, "/v2/leader", "leader") == d.at })
+	if code, _, text := ask("PUT", "http://"+b.at+"/v2/apps/web", `{"instances":5}`); code != http.StatusOK {
+		t.Errorf("%d %s", code, text)
+	}
+	soon(t, "five tasks", func() bool { return len(taskIDs(b.at)) == 5 })
+	for _, id := range tasks {
+		if !slices.Contains(taskIDs(b.at), id) {
+			t.Errorf("%s is gone", id)
+		}
+	}
 	// What the master knows is no more than that.
 	_, _, state := ask("GET", "http://127.0.0.1:"+p[0]+"/tasks?limit=1000", "")
-	if n := strings.Count(state, `"TASK_RUNNING"`); !strings.Contains(state, tasks[0]) || n < 4 {
+	if n := strings.Count(state, `"TASK_RUNNING"`); !strings.Contains(state, tasks[0]) || n < 5 {
 		t.Errorf("the master: %s", state)
 	}
 	var known struct {
 		Tasks []struct{ ID string }
 	}
 	json.Unmarshal([]byte(state), &known)
-	if len(known.Tasks) != 4 {
+	if len(known.Tasks) != 5 {
 		t.Errorf("the master knows %d tasks", len(known.Tasks))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"encoding/binary"
+	"encoding/json"
 	"hash/crc32"
 	"hash/maphash"
 	"net/http"
@@ -38,7 +39,8 @@ func (c *content) write(w http.ResponseWriter, r *http.Request, tag string, seed
 		etag = "W/" + etag
 	}
 	h.Set("ETag", etag)
-	if matches(r.Header.Values("If-None-Match"), etag) {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if reads && matches(r.Header.Values("If-None-Match"), etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
@@ -228,6 +230,16 @@ func (c *content) writePacked(w http.ResponseWriter, seed maphash.Seed) error {
 		}
 	}
 	return nil
+}
+
+// whole answers with something that is encoded anew each time.
+func (a *API) whole(w http.ResponseWriter, r *http.Request, body any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	c := content{pieces: []*piece{{text: text}}}
+	return c.write(w, r, strconv.FormatUint(maphash.Bytes(a.pieces.seed, text), 36), a.pieces.seed)
 }
 
 // single is an answer about one app.

@@ -82,7 +82,7 @@ func (a *API) showGroup(w http.ResponseWriter, r *http.Request, id string) error
 	}
 	g := tree(id, t.views, t.records, embed)
 	g.prune(groupEmbeds(r.URL.Query()["embed"]))
-	return answer(w, http.StatusOK, g)
+	return a.whole(w, r, g)
 }
 
 func (a *API) groupApps(w http.ResponseWriter, r *http.Request, id string) error {
@@ -97,7 +97,7 @@ func (a *API) groupApps(w http.ResponseWriter, r *http.Request, id string) error
 			list = append(list, describe(&t.views[i], embed))
 		}
 	}
-	return answer(w, http.StatusOK, list)
+	return a.whole(w, r, list)
 }
 
 // groupEmbeds says what of a group is to be shown; without a word of it, all.

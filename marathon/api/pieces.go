@@ -57,13 +57,13 @@ func (p *pieces) of(k kind) map[string]*piece {
 	return p.kept[k]
 }
 
-// keep replaces the pieces of a kind: by these alone if they are those of all
-// apps.
-func (p *pieces) keep(k kind, list []*piece, all bool) {
+// keep adds to the pieces of a kind. When these are all there are, or when most of
+// the others must be those of apps that are gone, only these are kept.
+func (p *pieces) keep(k kind, list []*piece, apps int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fresh := make(map[string]*piece, len(list))
-	if !all {
+	if len(list) < apps && len(p.kept[k]) <= 2*apps {
 		maps.Copy(fresh, p.kept[k])
 	}
 	for _, x := range list {
@@ -88,7 +88,10 @@ type shown struct {
 // list are the pieces of the apps that are wanted, by ID; nil wants all.
 func (a *API) list(r *http.Request, want func(*marathon.App) bool, embed func(string) bool) ([]*piece, error) {
 	k := kindOf(embed)
-	found, err := see(r, a, func(c *marathon.Core) []shown { return a.pieces.find(c, k, want) })
+	apps := 0 // that there are
+	found, err := see(r, a, func(c *marathon.Core) []shown {
+		return a.pieces.find(c, k, func(d *marathon.App) bool { apps++; return !d.IsPod() && (want == nil || want(d)) })
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +113,7 @@ func (a *API) list(r *http.Request, want func(*marathon.App) bool, embed func(st
 		}
 	}
 	if made > 0 {
-		a.pieces.keep(k, keep, want == nil)
+		a.pieces.keep(k, keep, apps)
 	}
 	return out, nil
 }
@@ -120,7 +123,7 @@ func (a *API) list(r *http.Request, want func(*marathon.App) bool, embed func(st
 func (p *pieces) find(c *marathon.Core, k kind, want func(*marathon.App) bool) (out []shown) {
 	known := p.of(k)
 	out = make([]shown, 0, len(known))
-	c.Visit(time.Now(), func(d *marathon.App) bool { return !d.IsPod() && (want == nil || want(d)) }, func(v *marathon.AppView) {
+	c.Visit(time.Now(), want, func(v *marathon.AppView) {
 		s := shown{kept: lasting(v, k)}
 		if s.kept {
 			s.sum = p.sum(v, k)

@@ -288,8 +288,9 @@ func TestConditionalReads(t *testing.T) {
 	s := newSite(t)
 	s.post(`{"id":"/a","cmd":"x"}`)
 	s.post(`{"id":"/b","cmd":"x"}`)
+	s.post(`{"id":"/g/c","cmd":"x"}`)
 	s.settle()
-	for _, path := range []string{"/v2/apps", "/v2/apps?embed=apps.tasks", "/v2/apps/a", "/v2/apps/a?embed=app.counts", "/v2/apps/*"} {
+	for _, path := range []string{"/v2/apps", "/v2/apps?embed=apps.tasks", "/v2/apps/a", "/v2/apps/a?embed=app.counts", "/v2/apps/*", "/v2/tasks", "/v2/apps/b/tasks", "/v2/groups", "/v2/groups/apps"} {
 		resp, text := s.ask("GET", path, "")
 		tag := resp.Header.Get("ETag")
 		if resp.StatusCode != 200 || tag == "" || len(text) == 0 {
@@ -306,7 +307,7 @@ func TestConditionalReads(t *testing.T) {
 		s.kill(s.tasks("/a")[0])
 		s.settle()
 		resp, _ = s.ask("GET", path, "", "If-None-Match", tag)
-		if shows := path != "/v2/apps" && path != "/v2/apps/*"; (resp.StatusCode == 200) != shows {
+		if shows := strings.Contains(path, "tasks") && path != "/v2/apps/b/tasks" || strings.HasPrefix(path, "/v2/apps/a"); (resp.StatusCode == 200) != shows {
 			t.Errorf("%s after a task was replaced: %d", path, resp.StatusCode)
 		}
 		// It is also what a change can be made from, however the tasks change.
@@ -324,6 +325,9 @@ func TestConditionalReads(t *testing.T) {
 			}
 		}
 	}
+	if resp, text := s.ask("PATCH", "/v2/groups/g", `{"enforceRole":true}`, "If-None-Match", "*"); resp.StatusCode == 304 {
+		t.Errorf("a change: %d %s", resp.StatusCode, text)
+	}
 	if resp, _ := s.ask("GET", "/v2/apps/nosuch", "", "If-None-Match", "*"); resp.StatusCode != 404 {
 		t.Errorf("what does not exist: %d", resp.StatusCode)
 	}
@@ -340,7 +344,7 @@ func TestCompressedReads(t *testing.T) {
 		s.post(fmt.Sprintf(`{"id":"/app-%d","cmd":"echo '<&>ü'","instances":3}`, n))
 	}
 	s.settle()
-	for _, path := range []string{"/v2/apps?embed=apps.tasks", "/v2/apps", "/v2/apps/*"} {
+	for _, path := range []string{"/v2/apps?embed=apps.tasks", "/v2/apps", "/v2/apps/*", "/v2/tasks", "/v2/groups"} {
 		plain, text := s.ask("GET", path, "")
 		if plain.Header.Get("Content-Encoding") != "" || plain.ContentLength != int64(len(text)) {
 			t.Errorf("%s: %v", path, plain.Header)
@@ -411,5 +415,16 @@ func TestPiecesAreBounded(t *testing.T) {
 	s.want("GET", "/v2/apps?embed=tasks", "", 200, "")
 	if kept := a.pieces.of(kind{tasks: true}); len(kept) != 2 || kept["/a"] != nil {
 		t.Errorf("kept: %v", kept)
+	}
+	// Also for who never asks for all.
+	for n := range 20 {
+		id := fmt.Sprintf("/one-%d", n)
+		s.post(`{"id":"` + id + `","cmd":"x"}`)
+		s.want("GET", "/v2/apps?embed=tasks&id=one", "", 200, id)
+		s.want("DELETE", "/v2/apps"+id, "", 200, "")
+		s.settle()
+	}
+	if kept := a.pieces.of(kind{tasks: true}); len(kept) > 10 {
+		t.Errorf("%d kept of 2 apps", len(kept))
 	}
 }

@@ -151,7 +151,7 @@ func (a *API) writeTasks(w http.ResponseWriter, r *http.Request, want func(*mara
 			}
 		}
 	}
-	return answer(w, http.StatusOK, map[string]any{"tasks": list})
+	return a.whole(w, r, map[string]any{"tasks": list})
 }
 
 func wanted(i *marathon.Instance, states []string) bool {
@@ -171,7 +171,7 @@ func (a *API) appTasks(w http.ResponseWriter, r *http.Request, id string) error 
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return answer(w, http.StatusOK, map[string]any{"tasks": tasksOf(&v)})
+		return a.whole(w, r, map[string]any{"tasks": tasksOf(&v)})
 	case http.MethodDelete:
 		host := r.URL.Query().Get("host")
 		var ids []string
