@@ -46,6 +46,7 @@ type Core struct {
 	groups      map[string]*Group // those that have a record
 	residences  map[string]*Residence
 	agents      map[string]map[string]time.Time // who has offered, by role, when last
+	wide        map[string]bool                 // apps that run everywhere, while they are not stopped
 	lookAround  time.Time                       // when offers are asked for to learn of agents; zero: at once
 	audit       []*AuditEntry                   // oldest first
 	cleanAsked  bool                            // offers were asked for to give residences back
@@ -150,7 +151,7 @@ const (
 // NewCore returns a core without apps.
 func NewCore(cfg Config) *Core {
 	cfg.fill(DefaultConfig())
-	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, agents: map[string]map[string]time.Time{}, changed: map[string]bool{}, lacking: map[string]*app{}, measuring: measuring{seen: map[string]string{}, saved: map[string]string{}}}
+	return &Core{cfg: cfg, apps: map[string]*app{}, groups: map[string]*Group{}, instances: map[string]*Instance{}, pods: map[string]*Instance{}, residences: map[string]*Residence{}, agents: map[string]map[string]time.Time{}, wide: map[string]bool{}, changed: map[string]bool{}, lacking: map[string]*app{}, measuring: measuring{seen: map[string]string{}, saved: map[string]string{}}}
 }
 
 func (c *Config) fill(d Config) {
@@ -266,6 +267,7 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 		c.apps[s.App.ID].good = c.apps[s.App.ID].versionCalled(s.Good)
 		c.apps[s.App.ID].runs, c.apps[s.App.ID].promoted = s.Runs, s.Promoted
 		c.changed[s.App.ID] = true
+		c.noteWide(c.apps[s.App.ID])
 		c.lastVersion = max(c.lastVersion, s.App.Version)
 	}
 	for _, i := range in.Instances {

@@ -318,6 +318,7 @@ func (c *Core) put(def *App, d *Deployment, action string, fx []Effect) []Effect
 	}
 	old, waits := known.def, known.def != nil && known.held()
 	known.def, known.stopping = &next, false
+	c.noteWide(known)
 	if next.Everywhere {
 		c.lookAround = time.Time{}
 	}
@@ -369,6 +370,7 @@ func (c *Core) stopApps(now time.Time, ids []string, d *Deployment, fx []Effect)
 		a := c.apps[id]
 		d.Before[id] = a.def
 		a.stopping = true
+		c.noteWide(a)
 		c.changed[id] = true
 		fx = c.vacateAll(now, id, fx)
 		fx = append(fx, Save{Key: KeyApp + id, Value: a.record()})
@@ -472,6 +474,7 @@ func (c *Core) stepDone(step []Action) bool {
 func (c *Core) forgetApp(now time.Time, a *app, fx []Effect) []Effect {
 	id := a.def.ID
 	delete(c.apps, id)
+	delete(c.wide, id)
 	fx = append(fx, Save{Key: KeyApp + id}, Event{Type: "app_terminated_event", Time: now, Body: map[string]any{"appId": id}})
 	for _, v := range a.versions {
 		fx = append(fx, Save{Key: KeyVersion + v.Version + v.ID})

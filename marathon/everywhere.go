@@ -46,25 +46,22 @@ func (c *Core) loseAgent(id string) {
 }
 
 func (c *Core) touchEverywhere() {
-	for id, a := range c.apps {
-		if a.def.Everywhere {
-			c.changed[id] = true
-		}
+	for id := range c.wide {
+		c.changed[id] = true
 	}
 }
 
-// everywhere says whether some app runs everywhere.
-func (c *Core) everywhere() bool {
-	for _, a := range c.apps {
-		if a.def.Everywhere && !a.stopping {
-			return true
-		}
+// noteWide notes whether an app runs everywhere.
+func (c *Core) noteWide(a *app) {
+	if a.def.Everywhere && !a.stopping {
+		c.wide[a.def.ID] = true
+		return
 	}
-	return false
+	delete(c.wide, a.def.ID)
 }
 
 // looksAround says whether offers are wanted for what they tell of agents.
-func (c *Core) looksAround() bool { return c.measuring.astray || c.everywhere() }
+func (c *Core) looksAround() bool { return c.measuring.astray || len(c.wide) > 0 }
 
 // places are the agents that an app is to be on: those that offer to its role,
 // and those where it runs.
