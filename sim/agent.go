@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,7 @@ type agentNode struct {
 	moves int // counts the addresses it has had
 
 	id         string // that the master gave, as saved
+	versions   int    // counts the states of its resources
 	master     *pipe
 	round      int // counts the registrations
 	staying    bool
@@ -39,7 +41,7 @@ type agentDisk struct {
 	id         string
 	frameworks map[string]agent.Framework
 	tasks      map[task.Key]agent.Record
-	kept       resources.Resources // what the master has had reserved
+	kept       resources.Resources // what operations have reserved
 }
 
 const (
@@ -72,6 +74,7 @@ func (w *World) agentAt(addr string) *agentNode {
 
 func (a *agentNode) revive() {
 	a.core, a.inbox = agent.NewCore(a.cfg), nil
+	a.versions++
 	a.id, a.registered, a.staying, a.master = a.disk.id, false, false, nil
 	a.dc.revive()
 	var saved agent.Recover
@@ -281,7 +284,11 @@ func (a *agentNode) sendRegistration(then func()) {
 	}
 	a.inbox = append(a.inbox, func() {
 		cmd := a.reregistration()
-		a.toMaster(a.w.text(cmd), func() { a.w.master.put(cmd) })
+		all := master.UpdateAgent{PID: a.addr, Agent: a.id, ResourceVersion: cmd.Agent.ResourceVersion, Listed: true} // no operation is ever under way
+		a.toMaster(a.w.text(cmd), func() {
+			a.w.master.put(cmd)
+			a.w.master.put(all)
+		})
 		then()
 	})
 	a.kick()
@@ -292,6 +299,7 @@ func (a *agentNode) info() master.AgentInfo {
 	total = total.Add(resources.NewScalar("disk", resources.Whole(10_000))...)
 	return master.AgentInfo{
 		ID: a.id, PID: a.addr, Hostname: a.name, Port: 5051, Version: "1.11.0", Resources: total.Sub(a.disk.kept.Stripped()...).Add(a.disk.kept...), MultiRole: true, TaskResourceLimits: true,
+		ResourceProvider: true, ResourceVersion: a.version(),
 	}
 }
 
@@ -389,9 +397,35 @@ func (a *agentNode) exited() {
 
 func (a *agentNode) leave(why string) {
 	a.w.logf("%s registers again: %s", a.name, why)
+	a.versions++
 	a.staying, a.registered = false, false
 	a.put(agent.Parted{})
 	a.register()
+}
+
+// version names a state of the agent's resources.
+func (a *agentNode) version() []byte { return []byte(a.name + "-" + strconv.Itoa(a.versions)) }
+
+// operate is Link.applyOperation. What the master has believed to be possible and
+// is not has the agent register again, which puts its books right.
+func (a *agentNode) operate(framework string, id task.UUID, version []byte, op resources.Operation) {
+	end := master.OperationDropped
+	if bytes.Equal(version, a.version()) {
+		if after, err := a.info().Resources.Apply(op); err == nil {
+			a.disk.kept, end = after.Checkpointed(), master.OperationFinished
+		}
+	}
+	a.operated(framework, id, end)
+	if end != master.OperationFinished && a.staying {
+		a.leave("the master's books differ")
+	}
+}
+
+// operated tells the end of an operation; one that the master asks about is
+// over.
+func (a *agentNode) operated(framework string, id task.UUID, end master.OperationState) {
+	cmd := master.OperationStatus{Agent: a.id, Framework: framework, UUID: id, State: end}
+	a.toMaster(fmt.Sprintf("OperationStatus %d", end), func() { a.w.master.put(cmd) })
 }
 
 // runTask is Link.runTask.

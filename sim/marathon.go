@@ -213,7 +213,7 @@ func (c *marathonNode) dispatch(e marathon.Effect) {
 	f := c.framework
 	switch e := e.(type) {
 	case marathon.Accept:
-		c.send(e, master.Accept{Framework: f, Offers: e.Offers, Changes: changesOf(e), Launches: c.launches(e), Refuse: e.Refuse})
+		c.send(e, master.Accept{Framework: f, Offers: e.Offers, Changes: c.changes(e), Launches: c.launches(e), Refuse: e.Refuse})
 	case marathon.Decline:
 		c.send(e, master.Decline{Framework: f, Offers: e.Offers, Refuse: e.Refuse})
 	case marathon.Acknowledge:
@@ -237,10 +237,10 @@ func (c *marathonNode) dispatch(e marathon.Effect) {
 	}
 }
 
-// changesOf are the operations of an ACCEPT; its launches come after them.
-func changesOf(e marathon.Accept) (out []master.Change) {
+// changes are the operations of an ACCEPT; its launches come after them.
+func (c *marathonNode) changes(e marathon.Accept) (out []master.Change) {
 	for _, op := range e.Launch.Changes {
-		out = append(out, master.Change{Op: op})
+		out = append(out, master.Change{Op: op, Wire: c.w.table.putOperation(op)})
 	}
 	return out
 }

@@ -283,9 +283,15 @@ func (m *masterNode) deliver(a *agentNode, e master.ToAgent) func() {
 	case master.RunGroup:
 		f, pod, tasks, fresh := agentFramework(x.Framework), string(x.Executor), handles(x.Tasks), !x.Runs
 		return func() { a.runGroup(f, pod, tasks, fresh) }
-	case master.CheckpointResources:
-		kept := slices.Clone(x.Resources)
-		return func() { a.disk.kept = kept }
+	case master.ApplyOperation:
+		op := m.w.table.operations[string(x.Wire)]
+		return func() { a.operate(x.Framework, x.UUID, x.Version, op) }
+	case master.AskOperations:
+		return func() {
+			for _, id := range x.UUIDs {
+				a.operated("", id, master.OperationDropped)
+			}
+		}
 	case master.KillTask:
 		return func() { a.put(agent.Kill{Key: x.Key}) }
 	case master.AckUpdate:

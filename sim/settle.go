@@ -10,6 +10,7 @@ import (
 	"github.com/mesopool/mesopool/marathon"
 	"github.com/mesopool/mesopool/master"
 	"github.com/mesopool/mesopool/provider"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -128,7 +129,7 @@ func auditMaster(snap *master.Snapshot) audit.Master {
 	for i := range snap.Agents {
 		a := &snap.Agents[i]
 		m.Agents = append(m.Agents, audit.Books{
-			ID: a.ID, Connected: a.Connected, Total: a.Resources.Scalars(), Used: a.Used.Scalars(), Offered: a.Offered.Scalars(),
+			ID: a.ID, Connected: a.Connected, Total: withLost(a).Scalars(), Used: a.Used.Scalars(), Offered: a.Offered.Scalars(),
 		})
 	}
 	for i := range snap.Frameworks {
@@ -146,6 +147,19 @@ func auditMaster(snap *master.Snapshot) audit.Master {
 		}
 	}
 	return m
+}
+
+// withLost is an agent's total with what tasks use that it has not: an operation
+// was lost on the way, and with it the tasks that it was made for. Nobody gets
+// that, and it is gone when the agent has said so.
+func withLost(a *master.AgentView) resources.Resources {
+	out := a.Resources
+	for _, x := range a.Used.Checkpointed().Allocated("") {
+		if one := (resources.Resources{x}); !out.Contains(one) {
+			out = out.Add(one...)
+		}
+	}
+	return out
 }
 
 func (w *World) auditApps() []audit.App {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mesopool/mesopool/internal/timers"
+	"github.com/mesopool/mesopool/resources"
 	"github.com/mesopool/mesopool/task"
 )
 
@@ -279,13 +280,23 @@ func (w *World) agentNamed(name string) *agentNode {
 
 // table holds the values that travel as opaque bytes through the master.
 type table struct {
-	specs    map[string]task.Spec
-	statuses map[string]task.Status
-	uuids    uint64
-	ids      int
+	specs      map[string]task.Spec
+	statuses   map[string]task.Status
+	operations map[string]resources.Operation
+	uuids      uint64
+	ids        int
 }
 
-func (t *table) init() { t.specs, t.statuses = map[string]task.Spec{}, map[string]task.Status{} }
+func (t *table) init() {
+	t.specs, t.statuses, t.operations = map[string]task.Spec{}, map[string]task.Status{}, map[string]resources.Operation{}
+}
+
+// putOperation returns the handle of an operation.
+func (t *table) putOperation(op resources.Operation) []byte {
+	h := fmt.Sprintf("operation %d", len(t.operations))
+	t.operations[h] = op
+	return []byte(h)
+}
 
 // putSpec returns the handle of a launch's description.
 func (t *table) putSpec(s *task.Spec, agent string) []byte {
