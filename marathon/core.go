@@ -297,6 +297,9 @@ func (c *Core) recover(now time.Time, in Recover, fx []Effect) []Effect {
 
 func (c *Core) recoverInstance(now time.Time, i *Instance) {
 	i.heard = now
+	for _, p := range i.Parts {
+		p.Healthy = nil // it may be otherwise by now
+	}
 	c.hosts.see(i.Host)
 	c.know(i)
 	a := c.apps[i.App]

@@ -192,6 +192,32 @@ func TestCheckedContainerFinishes(t *testing.T) {
 	w.wantRunning("/p", 1)
 }
 
+// TestPodHealthAfterARestart: what was known of a container's health before is
+// not taken for true.
+func TestPodHealthAfterARestart(t *testing.T) {
+	def := definePod(t, "/p", "")
+	check := &PodExec{}
+	check.Command.Argv = []string{"x"}
+	for n := range def.Pod.Containers {
+		def.Pod.Containers[n].HealthCheck = &PodCheck{Exec: check}
+	}
+	w := started(t, def)
+	i := w.core.apps["/p"].sorted()[0]
+	tell := func(part int) {
+		w.must(Updated{TaskID: i.Parts[part].TaskID, Agent: i.Agent, Status: task.Status{State: task.Running, Healthy: new(true)}})
+	}
+	tell(0)
+	tell(1)
+	w.commit(Save{Key: KeyInstance + i.TaskID, Value: i})
+	w.crash()
+	if tell(0); w.core.apps["/p"].tally.healthy != 0 {
+		t.Error("healthy after one of two containers has said so")
+	}
+	if tell(1); w.core.apps["/p"].tally.healthy != 1 {
+		t.Error("not healthy after both have said so")
+	}
+}
+
 func TestPodsAndAppsDoNotMix(t *testing.T) {
 	w := started(t, definePod(t, "/p", ""))
 	if err := w.put(define(t, "/p", "")); err == nil {

@@ -15,12 +15,21 @@ func VolumeName(owner task.Owner, role, id string) string {
 	return "mesopool-" + owner.Cluster + "-" + hex.EncodeToString(sum[:12])
 }
 
-// PersistentVolumes are the volumes that a task's resources stand for, by name.
+// PersistentVolumes are the volumes that a task's resources stand for, by name:
+// each where the resource says, and where volumes of the task have it besides.
 func PersistentVolumes(owner task.Owner, s *task.Spec) []task.Volume {
 	var out []task.Volume
 	for i := range s.Resources {
-		if r := &s.Resources[i]; r.Persistent() {
-			out = append(out, task.Volume{Name: VolumeName(owner, r.ReservedTo(), r.Disk.PersistenceID), Container: r.Disk.ContainerPath, ReadOnly: r.Disk.ReadOnly})
+		r := &s.Resources[i]
+		if !r.Persistent() {
+			continue
+		}
+		one := task.Volume{Name: VolumeName(owner, r.ReservedTo(), r.Disk.PersistenceID), Container: r.Disk.ContainerPath, ReadOnly: r.Disk.ReadOnly}
+		out = append(out, one)
+		for _, v := range s.Volumes {
+			if s.FromSandbox(&v) && v.Host == r.Disk.ContainerPath {
+				out = append(out, task.Volume{Name: one.Name, Container: v.Container, ReadOnly: v.ReadOnly || one.ReadOnly})
+			}
 		}
 	}
 	return out

@@ -62,6 +62,36 @@ func TestRegressions(t *testing.T) {
 			5m35.13s kill 64281527`},
 		{"an agent that dies before it has its ID leaves one behind that never comes", 16197, `
 			3.086s crash 3251214736`},
+		{"what was known of the health of a pod's container before a restart is taken for true", 22924, `
+			3s create 658970707
+			16.072s vanish 1469029441
+			20.051s vanish 362544178
+			29.614s crash 3334472927
+			34.128s die 569290878
+			47.958s service 2800405810
+			58.498s crash 3923938382
+			1m6.1s vanish 1915806996
+			1m17.927s scale 115712835
+			1m28.958s vanish 1046748066
+			1m33.308s scale 3849173471
+			1m37.022s die 1359544663
+			1m55.151s vanish 87778598
+			2m5.353s crash 1905278878
+			2m13.52s fail 3976910504
+			2m36.705s die 340893675
+			2m49.722s fail 1476754767
+			3m12.7s vanish 1802491646
+			3m15.689s die 255392349
+			3m24.958s restart 863355295
+			3m30.468s crash 3213457008
+			3m44.49s create 3420522966
+			3m50.595s restart 2724750266
+			3m51.711s fail 1681930932
+			4m5.014s die 1751237274
+			4m19.126s scale 645311316
+			4m30.078s restart 3113800737
+			4m36.502s die 3663019542
+			5m3.712s crash 2114483340`},
 		{"a pod whose only checked container has finished is waited for for ever", 3708, `
 			21.118s service 167008229
 			32.849s die 1749589602`},

@@ -19,6 +19,7 @@ type rules struct {
 	residences  map[string]marathon.Residence
 	fellows     map[string]map[string]*fellow // by app and instance
 	byTask      map[string]*fellow            // pods have several tasks
+	framework   string
 }
 
 // fellow is an instance that Marathon has launched.
@@ -164,6 +165,8 @@ func (r *rules) committed(inbox []request, fx []marathon.Effect) {
 // hears takes one fact, as it was before a hook has changed it.
 func (r *rules) hears(b *batch, in marathon.Input) {
 	switch in := in.(type) {
+	case marathon.Subscribed:
+		r.subscribed(in.FrameworkID)
 	case marathon.Updated:
 		if f := r.byTask[in.TaskID]; f != nil {
 			was := f.heard()
@@ -183,6 +186,17 @@ func (r *rules) hears(b *batch, in marathon.Input) {
 			b.asked[id] = true
 		}
 	}
+}
+
+// subscribed: the tasks of a framework that was removed are ended by their
+// agents, and nobody is told.
+func (r *rules) subscribed(framework string) {
+	if framework != r.framework {
+		for id, f := range r.byTask {
+			f.over[id] = true
+		}
+	}
+	r.framework = framework
 }
 
 // hears: states grow, but for what was out of reach.

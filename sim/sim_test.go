@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,13 @@ var (
 	last     = flag.Int("last", 60, "how many events of a failing run are printed")
 	trace    = flag.Bool("trace", false, "print the whole trace of -seed")
 )
+
+// TestMain lets garbage lie for longer: a world is small and soon over, and a
+// quarter of the time went into collecting what was left of others.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400)
+	m.Run()
+}
 
 // TestCluster runs many seeds, or replays one.
 func TestCluster(t *testing.T) {

@@ -1,6 +1,8 @@
 package task
 
 import (
+	"path"
+	"slices"
 	"time"
 
 	"github.com/mesopool/mesopool/resources"
@@ -92,6 +94,15 @@ func PodID(executor string) string { return `pod\` + executor }
 
 // HoldsPod says whether this is the container that holds a pod's network.
 func (s *Spec) HoldsPod() bool { return s.Pod != "" && s.Key.ID == PodID(s.Pod) }
+
+// FromSandbox says whether a volume of the task is one of its persistent ones, by
+// its path in the sandbox: a relative host path is one there (docker/docker.cpp,
+// RunOptions::create).
+func (s *Spec) FromSandbox(v *Volume) bool {
+	return v.Host != "" && !path.IsAbs(v.Host) && slices.ContainsFunc(s.Resources, func(r resources.Resource) bool {
+		return r.Persistent() && r.Disk.ContainerPath == v.Host
+	})
+}
 
 // InPod says whether this is a task of a pod.
 func (s *Spec) InPod() bool { return s.Pod != "" && !s.HoldsPod() }

@@ -218,7 +218,7 @@ func (l *Link) unknown(r resources.Resources) string {
 // unsupported says what this agent would have to ignore silently.
 func unsupported(s *task.Spec) error {
 	for _, v := range s.Volumes {
-		if v.Host != "" {
+		if v.Host != "" && !s.FromSandbox(&v) {
 			return fmt.Errorf("the host path %s cannot be mounted at %s: tasks run on no particular host; use a named volume", v.Host, v.Container)
 		}
 	}

@@ -179,6 +179,9 @@ func (r *request) expose(port nat.Port) {
 
 func (r *request) volumes(s *task.Spec) error {
 	for i, v := range s.Volumes {
+		if s.FromSandbox(&v) {
+			continue // with its resource
+		}
 		if err := r.volume(v); err != nil {
 			return fmt.Errorf("volumes[%d]: %w", i, err)
 		}

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -224,6 +225,30 @@ func TestParametersOfVolumes(t *testing.T) {
 	want := []string{"a /a nfs", " /anon nfs", "b " + provider.Sandbox + "/b ceph"}
 	if diff := cmp.Diff(want, got); diff != "" || !r.host.Mounts[0].ReadOnly {
 		t.Error(diff, r.host.Mounts[0])
+	}
+}
+
+// TestVolumesOfTheSandbox: a relative host path is one of the sandbox, where the
+// persistent volumes are. Of what is not there, nothing is mounted.
+func TestVolumesOfTheSandbox(t *testing.T) {
+	disk := resources.Resource{Name: "disk", Scalar: resources.Whole(32), Reservations: []resources.Reservation{{Dynamic: true, Role: "db"}}, Disk: &resources.Disk{PersistenceID: "p", ContainerPath: "data"}}
+	spec := task.Spec{Resources: resources.Resources{disk}, Volumes: []task.Volume{{Host: "data", Container: "/var/lib/db", ReadOnly: true}}}
+	r, err := newRequest(t, Options{}, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := provider.VolumeName(someone, "db", "p")
+	var got []string
+	for _, m := range r.host.Mounts {
+		got = append(got, fmt.Sprint(m.Source, " ", m.Target, " ", m.ReadOnly))
+	}
+	if diff := cmp.Diff([]string{name + " " + provider.Sandbox + "/data false", name + " /var/lib/db true"}, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, host := range []string{"other", "/data"} {
+		spec.Volumes[0].Host = host
+		_, err := newRequest(t, Options{}, spec)
+		wantRejected(t, err, "the host path "+host+" cannot be mounted")
 	}
 }
 
