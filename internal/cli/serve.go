@@ -39,7 +39,7 @@ func tuneGC() {
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		if n := physical(); n > 0 {
-			debug.SetMemoryLimit(n / 3 * 2)
+			debug.SetMemoryLimit(n / 3)
 		}
 	}
 }
