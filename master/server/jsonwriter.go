@@ -198,26 +198,47 @@ func (j *jsonWriter) each(n int, element func(j *jsonWriter, i int)) {
 		}
 		return
 	}
-	parts := make([]jsonWriter, workers)
-	for from := 0; from < n; from += workers * together {
-		var wg sync.WaitGroup
-		for w := range parts {
-			part := &parts[w]
-			part.part, part.buf, part.last = true, part.buf[:0], '['
-			first := min(from+w*together, n)
-			wg.Go(func() {
-				for i := first; i < min(first+together, n); i++ {
-					element(part, i)
-				}
-			})
+	now, next := &batch{parts: make([]jsonWriter, workers)}, &batch{parts: make([]jsonWriter, workers)}
+	now.print(0, n, element)
+	for from := workers * together; ; from += workers * together {
+		now.Wait()
+		if from < n {
+			next.print(from, n, element) // while this one leaves
 		}
-		wg.Wait()
-		for w := range parts {
-			if len(parts[w].buf) > 0 {
-				j.comma()
-				j.buf = append(j.buf, parts[w].buf...)
-				j.room()
+		j.take(now)
+		if from >= n {
+			return
+		}
+		now, next = next, now
+	}
+}
+
+// batch is a stretch of a list, a part of it for each processor.
+type batch struct {
+	sync.WaitGroup
+	parts []jsonWriter
+}
+
+// print begins with the elements from one on.
+func (b *batch) print(from, n int, element func(j *jsonWriter, i int)) {
+	for w := range b.parts {
+		part := &b.parts[w]
+		part.part, part.buf, part.last = true, part.buf[:0], '['
+		first := min(from+w*together, n)
+		b.Go(func() {
+			for i := first; i < min(first+together, n); i++ {
+				element(part, i)
 			}
+		})
+	}
+}
+
+func (j *jsonWriter) take(b *batch) {
+	for w := range b.parts {
+		if len(b.parts[w].buf) > 0 {
+			j.comma()
+			j.buf = append(j.buf, b.parts[w].buf...)
+			j.room()
 		}
 	}
 }
