@@ -165,13 +165,11 @@ func reservedTo(r resources.Resources) map[string]resources.Resources {
 }
 
 func (s *Server) writeAgents(j *jsonWriter, q *query, full bool) {
-	for i := range q.snap.Agents {
-		a := &q.snap.Agents[i]
-		if q.agent != "" && q.agent != a.ID {
-			continue
+	j.each(len(q.snap.Agents), func(j *jsonWriter, i int) {
+		if a := &q.snap.Agents[i]; q.agent == "" || q.agent == a.ID {
+			j.object(func() { s.writeAgent(j, q.sees, a, full) })
 		}
-		j.object(func() { s.writeAgent(j, q.sees, a, full) })
-	}
+	})
 }
 
 // writeAgent prints sums of all, and of single resources those that the viewer

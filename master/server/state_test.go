@@ -405,6 +405,7 @@ func TestUsedBy(t *testing.T) {
 // TestLongLists: what several goroutines print is in order and whole.
 func TestLongLists(t *testing.T) {
 	m := startMaster(t, "", nil)
+	m.get(t, "/state") // it leads
 	for _, n := range []int{0, 1, 2*together - 1, 2 * together, 2*together + 1, 7*together + 3} {
 		snap := largeState(t, n)
 		w := httptest.NewRecorder()
