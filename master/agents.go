@@ -275,7 +275,7 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 		fx = append(fx, Unwatch{Agent: a.ID, PID: a.PID})
 		delete(c.byPID, a.PID)
 	}
-	before, brought := a.Resources, cmd.Agent.Resources.Checkpointed()
+	before, brought, show := a.Resources, cmd.Agent.Resources.Checkpointed(), a.SyntheticPorts
 	if !cmd.Agent.ResourceProvider {
 		cmd.Agent.Resources = takeMarks(before, cmd.Agent.Resources)
 	}
@@ -285,7 +285,9 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 	c.totalChanged(before, a.Resources)
 	fx = append(fx, Persist{ID: a.ID, Agent: &a.AgentInfo}, Watch{Agent: a.ID, PID: a.PID})
 	fx = c.recoverFrameworks(now, cmd.Frameworks, fx)
-	fx = c.rescindAgent(a, fx)
+	if fx = c.rescindAgent(a, fx); a.SyntheticPorts != show {
+		a.recount()
+	}
 	missing, fx := c.reconcileAgent(now, a, cmd.Tasks, fx)
 	c.takeExecutors(a, cmd.Executors)
 	fx = toAgent(a, Reregistered{Missing: missing}, fx)

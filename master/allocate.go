@@ -226,7 +226,7 @@ func (c *Core) offer(now time.Time, f *framework, a *agent, role string, part re
 	c.offers[o.ID] = o
 	f.offers[o.ID] = o
 	a.offers[o.ID] = o
-	a.offered = a.offered.Add(o.Resources...)
+	a.offered = a.offered.Add(a.counted(o.Resources)...)
 	c.share(f, o.Resources, true)
 	if c.cfg.OfferTimeout > 0 {
 		c.timers.Add(now.Add(c.cfg.OfferTimeout), timer{timerOffer, o.ID})

@@ -741,7 +741,7 @@ func (w *world) checkBooks() {
 	used, offered := map[string]resources.Resources{}, map[string]resources.Resources{}
 	shares := map[[2]string]resources.Scalars{}
 	count := func(sum map[string]resources.Resources, agent, framework string, r resources.Resources) {
-		sum[agent] = sum[agent].Add(r...)
+		sum[agent] = sum[agent].Add(w.core.agents[agent].counted(r)...)
 		for i := range r {
 			k := [2]string{r[i].Role, framework}
 			shares[k] = shares[k].Add(resources.Resources{r[i]}.Scalars())

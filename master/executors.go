@@ -20,16 +20,43 @@ type Executor struct {
 	Origin    []byte              // the ExecutorInfo without the framework's ID
 }
 
-// passing leaves out what an agent gives without having less of it: ports that
-// are only there for frameworks that insist on some, and shared volumes.
+// counted leaves out ports that are only there for frameworks that insist on
+// some: many have the same ones, so that no sum of them means anything.
+func (a *agent) counted(r resources.Resources) resources.Resources {
+	if !a.SyntheticPorts {
+		return r
+	}
+	return leave(r, func(x *resources.Resource) bool { return x.Name == "ports" })
+}
+
+// passing leaves out what an agent gives without having less of it: shared volumes
+// besides what is not counted.
 func (a *agent) passing(r resources.Resources) resources.Resources {
-	lasting := func(x *resources.Resource) bool { return x.Shared || a.SyntheticPorts && x.Name == "ports" }
+	return leave(a.counted(r), func(x *resources.Resource) bool { return x.Shared })
+}
+
+// leave returns r itself if there is nothing to leave out.
+func leave(r resources.Resources, lasting func(*resources.Resource) bool) resources.Resources {
 	for i := range r {
 		if lasting(&r[i]) {
 			return r.Filter(func(x *resources.Resource) bool { return !lasting(x) })
 		}
 	}
 	return r
+}
+
+// recount makes the books of an agent without offers anew, when what is counted
+// has changed.
+func (a *agent) recount() {
+	a.used, a.offered = nil, nil
+	for t := range a.tasks {
+		if !t.State.Terminal() {
+			a.used = a.used.Add(a.counted(t.Resources)...)
+		}
+	}
+	for _, e := range a.executors {
+		a.used = a.used.Add(a.counted(e.Resources)...)
+	}
 }
 
 // needs is what launches take that are one, with their executor when that does

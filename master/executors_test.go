@@ -97,6 +97,24 @@ func TestSyntheticPorts(t *testing.T) {
 	if !has(fx, "run a") || !has(fx, "run b") || ports() != len(s.core.offers) {
 		t.Errorf("%v; %d of %d offers have all ports", text(fx), ports(), len(s.core.offers))
 	}
+	var tasks []*Task
+	for _, t := range sortedTasks(s.core.frameworks["m-0000"].tasks) {
+		row := *t
+		tasks = append(tasks, &row)
+	}
+	// One that changes its mind is counted anew.
+	for _, show := range []bool{false, true} {
+		info := s.core.agents["m-S0"].AgentInfo
+		info.SyntheticPorts = show
+		s.do(ReregisterAgent{Agent: info, Tasks: tasks, Frameworks: []FrameworkInfo{s.core.frameworks["m-0000"].FrameworkInfo}})
+		want := "cpus:0.2; mem:64; ports:[1-3]"
+		if show {
+			want = "cpus:0.2; mem:64"
+		}
+		if got := s.core.agents["m-S0"].used.Allocated("").String(); got != want {
+			t.Errorf("ports for show %v: %s is used, want %s", show, got, want)
+		}
+	}
 }
 
 // A shared volume is offered while it is used, and never destroyed under its

@@ -112,7 +112,7 @@ func (c *Core) endOffer(o *Offer) {
 		c.share(f, o.Resources, false)
 	}
 	if a := c.agents[o.Agent]; a != nil {
-		a.offered = a.offered.Sub(o.Resources...)
+		a.offered = a.offered.Sub(a.counted(o.Resources)...)
 		delete(a.offers, o.ID)
 	}
 	c.dirty = true

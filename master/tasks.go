@@ -12,13 +12,13 @@ import (
 
 // use counts an amount as used by a framework on an agent.
 func (c *Core) use(a *agent, f *framework, amount resources.Resources) {
-	a.used = a.used.Add(amount...)
+	a.used = a.used.Add(a.counted(amount)...)
 	c.share(f, amount, true)
 }
 
 // unuse is the inverse of use; the framework may be gone already.
 func (c *Core) unuse(a *agent, frameworkID string, amount resources.Resources) {
-	a.used = a.used.Sub(amount...)
+	a.used = a.used.Sub(a.counted(amount)...)
 	if f := c.frameworks[frameworkID]; f != nil {
 		c.share(f, amount, false)
 	}

@@ -221,7 +221,7 @@ test_hello() {
   expect "container names are lower case" 1 lower_case_names "$a"
   expect "no port of the host is published" 1 nothing_published "$a"
   expect "Consul lists it with a passing check" 30 passing hello 1
-  must "the command line builds" 60 go build -o dist/e2e-mesopool ./cmd/mesopool
+  must "the command line builds" 60 env CGO_ENABLED=0 go build -o dist/e2e-mesopool ./cmd/mesopool
   expect "task logs shows what it wrote" 5 prints 'serves at http' dist/e2e-mesopool task logs hello.instance
   expect "task exec runs a command in it" 5 prints 'Hello from' dist/e2e-mesopool task exec hello.instance -- /program who
   old=$(tasks "$a" mesopool/hello:demo)
