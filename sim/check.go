@@ -193,9 +193,8 @@ func (c *checker) called(d *dataCenter, call agent.Call) {
 }
 
 // lateStart is how long after its task's end a container may still start and
-// end: a launch was under way, and a backend that throttles lets the stop wait.
-// Its keep time counts from the task's end.
-const lateStart = time.Minute
+// end: a launch was under way. Its keep time counts from the task's end.
+const lateStart = 20 * time.Second
 
 // removes: no container goes before the end of its task was acknowledged, nor
 // before its keep time is over.
