@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -104,12 +105,9 @@ func (c *Contender) session(ctx context.Context, info []byte, elected func()) (l
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(ctx, m.Close) // which ends what waits for an answer
-	defer func() {
-		if stop() {
-			m.Close()
-		}
-	}()
+	leave := sync.OnceFunc(m.Close)
+	defer leave()                 // waits for the one below, so that the node is gone at the return
+	context.AfterFunc(ctx, leave) // which ends what waits for an answer
 	go watchSession(ctx, events, cancel)
 	led, err = c.compete(ctx, m, info, elected)
 	if cause := context.Cause(ctx); cause != nil {
