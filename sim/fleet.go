@@ -407,8 +407,20 @@ func (f *Fleet) restore() {
 			}
 		}
 	}
+	f.disown()
 	for _, t := range f.tenants {
 		t.finish()
+	}
+}
+
+// disown tears down the frameworks that nobody is any more: their agents had not
+// heard of their end when a new master took them back from those agents. As in
+// Mesos they have no failover timer (master.cpp, recoverFramework).
+func (f *Fleet) disown() {
+	for _, fw := range f.core.Snapshot().Frameworks {
+		if fw.Recovered && !slices.ContainsFunc(f.tenants, func(t *tenant) bool { return t.info.ID == fw.ID }) {
+			f.apply(master.Teardown{Framework: fw.ID})
+		}
 	}
 }
 

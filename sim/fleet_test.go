@@ -34,6 +34,16 @@ func TestFleet(t *testing.T) {
 	t.Logf("%d fleets, %v each, %d steps", n, *fleetTime, steps.Load())
 }
 
+// TestFleetRegressions replays what once went wrong.
+func TestFleetRegressions(t *testing.T) {
+	for what, seed := range map[string]uint64{
+		"a framework that ended while its agent and then its master were away stays with its tasks until it is torn down": 1795288239405578038,
+		"as do the updates of its ended tasks": 1795288239405578044,
+	} {
+		t.Run(what, func(t *testing.T) { runFleet(t, seed) })
+	}
+}
+
 func runFleet(t *testing.T, seed uint64) int {
 	f := NewFleet(seed)
 	if err := f.Run(*fleetTime); err != nil {
