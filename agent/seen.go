@@ -22,8 +22,9 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 	if r := c.orphans[k.ID]; r != nil {
 		return c.observe(now, r, k, fx)
 	}
-	if _, kept := c.kept[k.ID]; kept {
-		return fx // it is waiting for its removal, whatever its key says
+	if _, kept := c.kept[k.ID]; kept { // it is waiting for its removal, whatever its key says
+		c.endedLater(now, k)
+		return fx
 	}
 	r := c.tasks[k.Key]
 	if r == nil || !r.mayBe(k) {
@@ -36,6 +37,13 @@ func (c *Core) see(now time.Time, in Seen, fx []Effect) []Effect {
 		return c.adoptOrphan(now, k, 0, fx)
 	}
 	return c.observe(now, r, k, fx)
+}
+
+// endedLater: what was let go before it had run is kept from its real end.
+func (c *Core) endedLater(now time.Time, k provider.Container) {
+	if k.State == provider.StateExited && !k.Ended.After(now) {
+		c.gc.Postpone(k.ID, k.Ended)
+	}
 }
 
 // mayBe says whether a container with the task's key is the task's. One of

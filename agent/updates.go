@@ -131,11 +131,12 @@ func (r *row) forgetRepeated() {
 	}
 }
 
-// finish forgets a task whose end is acknowledged and lets its container go.
+// finish forgets a task whose end is acknowledged and lets its container go,
+// unless it started after all: then it goes after its own end.
 func (c *Core) finish(now time.Time, r *row, fx []Effect) []Effect {
 	c.remember(r)
 	fx = c.drop(r, fx)
-	if r.seen == provider.StateExited || r.seen == provider.StateCreated {
+	if late := c.orphans[r.Container.ID]; late == nil && (r.seen == provider.StateExited || r.seen == provider.StateCreated) {
 		c.release(now, r.Container, outcome(r.State))
 	}
 	return c.collect(now, fx)

@@ -94,8 +94,28 @@ func (q *Queue) Release(id string, ended time.Time, how Outcome) {
 	}
 	it := &item{id: id, outcome: how, ended: ended}
 	q.items[id] = it
-	i, _ := slices.BinarySearchFunc(q.order[how], it, byEnd)
-	q.order[how] = slices.Insert(q.order[how], i, it)
+	q.insert(it)
+}
+
+func (q *Queue) insert(it *item) {
+	list := &q.order[it.outcome]
+	i, _ := slices.BinarySearchFunc(*list, it, byEnd)
+	*list = slices.Insert(*list, i, it)
+}
+
+// Postpone says that a released container ended later than was known then: its
+// keep time counts from there.
+func (q *Queue) Postpone(id string, ended time.Time) {
+	it := q.items[id]
+	if it == nil || it.removing || !ended.After(it.ended) {
+		return
+	}
+	list := &q.order[it.outcome]
+	i, _ := slices.BinarySearchFunc(*list, it, byEnd)
+	i += slices.Index((*list)[i:], it) // after those of its name and end that are gone
+	*list = slices.Delete(*list, i, i+1)
+	it.ended = ended
+	q.insert(it)
 }
 
 func byEnd(a, b *item) int {

@@ -35,6 +35,36 @@ func TestKeepsForTheKeepTime(t *testing.T) {
 	}
 }
 
+// A later end moves a container back; one of the same name and end that is gone
+// stays out of the way.
+func TestPostpone(t *testing.T) {
+	var q Queue
+	p := Policy{Keep: KeepAll(time.Minute)}
+	for _, id := range []string{"0", "a"} {
+		q.Release(id, t0, Failed)
+	}
+	q.Removed("a", p, t0)
+	q.Release("a", t0, Failed)
+	q.Release("b", t0.Add(time.Second), Failed)
+	q.Postpone("a", t0.Add(2*time.Second))
+	q.Postpone("a", t0.Add(time.Second))
+	q.Postpone("stranger", t0.Add(time.Hour))
+	for i, want := range []string{"0", "b", "a"} {
+		at := t0.Add(time.Minute + time.Duration(i)*time.Second)
+		if got := q.Next(p); !got.Equal(at) {
+			t.Errorf("Next = %v, want %v", got, at)
+		}
+		if d := cmp.Diff([]string{want}, q.Due(p, at)); d != "" {
+			t.Error(d)
+		}
+		q.Postpone(want, t0.Add(time.Hour)) // it is on its way out
+		q.Removed(want, p, at)
+	}
+	if q.Len() > 0 {
+		t.Errorf("left: %v", q.Explain(p, t0))
+	}
+}
+
 func TestMaxKeptTakesTheOldest(t *testing.T) {
 	var q Queue
 	p := Policy{Keep: KeepAll(time.Hour), MaxKept: 2}
@@ -97,7 +127,7 @@ func TestQueueProperty(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
-			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0:
 				q.Release(fmt.Sprintf("c%d", released), now.Add(-time.Duration(rapid.IntRange(0, 3).Draw(t, "ago"))*time.Second), Outcome(rapid.IntRange(0, 2).Draw(t, "outcome")))
 				released++
@@ -107,6 +137,8 @@ func TestQueueProperty(t *testing.T) {
 				finish(rapid.Bool().Draw(t, "ok"))
 			case 3:
 				now = now.Add(time.Second)
+			case 4:
+				q.Postpone(fmt.Sprintf("c%d", rapid.IntRange(0, 60).Draw(t, "which")), now)
 			}
 		}
 		for i := 0; len(removed) < released; i++ {

@@ -95,6 +95,12 @@ func TestRegressions(t *testing.T) {
 		{"a pod whose only checked container has finished is waited for for ever", 3708, `
 			21.118s service 167008229
 			32.849s die 1749589602`},
+		{"a container that starts after its task's end, and is stopped late, goes before its keep time is over", 34696, `
+			26.708s slow 3072317954
+			28.131s group 3675187469
+			29.591s throttle 3087208629
+			36.098s throttle 1467990777
+			1m7.145s mortal 478145832`},
 	} {
 		s, err := ParseScenario(r.scenario)
 		if err != nil {
