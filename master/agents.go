@@ -77,7 +77,7 @@ func (c *Core) admit(now time.Time, info AgentInfo) *agent {
 	a := &agent{
 		AgentInfo: info, connected: true, registered: now,
 		tasks: map[*Task]struct{}{}, executors: map[executorKey]*Executor{},
-		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{},
+		offers: map[string]*Offer{}, operations: map[task.UUID]*Operation{}, doubtful: map[task.UUID]bool{},
 	}
 	c.markedAgent(a)
 	c.agents[a.ID] = a
@@ -276,7 +276,9 @@ func (c *Core) reregisterKnown(now time.Time, a *agent, cmd ReregisterAgent, fx 
 		delete(c.byPID, a.PID)
 	}
 	before, brought, show := a.Resources, cmd.Agent.Resources.Checkpointed(), a.SyntheticPorts
-	if !cmd.Agent.ResourceProvider {
+	if cmd.Agent.ResourceProvider {
+		a.doubtPending()
+	} else {
 		cmd.Agent.Resources = takeMarks(before, cmd.Agent.Resources)
 	}
 	a.AgentInfo, a.connected, a.pings, a.reregister = cmd.Agent, true, 0, now

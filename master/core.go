@@ -115,6 +115,7 @@ type agent struct {
 	offered     resources.Resources
 	offers      map[string]*Offer
 	operations  map[task.UUID]*Operation
+	doubtful    map[task.UUID]bool // operations whose effect may not be among the resources
 	inactive    bool // operators want no more work on it
 	removing    bool // waits for its turn to be given up
 	unavailable *Unavailability

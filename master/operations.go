@@ -168,9 +168,27 @@ func (c *Core) keepOperation(a *agent, o *Operation) {
 
 func (c *Core) dropOperation(a *agent, o *Operation) {
 	delete(a.operations, o.UUID)
+	delete(a.doubtful, o.UUID)
 	if f := c.frameworks[o.Framework]; f != nil && f.operations[o.ID] == o {
 		delete(f.operations, o.ID)
 	}
+}
+
+// doubtPending: the agent's word on its resources may be older than the
+// operations that it was sent.
+func (a *agent) doubtPending() {
+	clear(a.doubtful)
+	for u, o := range a.operations {
+		if !o.State.Terminal() {
+			a.doubtful[u] = true
+		}
+	}
+}
+
+// astray says whether the end of an operation makes the books here wrong: they
+// count on success, but where a registration may have crossed the operation.
+func (a *agent) astray(o *Operation, end OperationState) bool {
+	return end.Terminal() && !o.State.Terminal() && (end == OperationFinished) == a.doubtful[o.UUID]
 }
 
 // failChange: one with an ID gets an answer, one without gets none.
@@ -248,7 +266,7 @@ func (c *Core) operationStatus(now time.Time, cmd OperationStatus, fx []Effect) 
 	if o == nil {
 		return c.strangeOperation(a, f, &cmd, fx), nil
 	}
-	failed := cmd.State.Terminal() && cmd.State != OperationFinished && !o.State.Terminal()
+	astray := a.astray(o, cmd.State)
 	next := *o
 	next.State, next.StatusUUID, next.Status = cmd.State, cmd.Status, cmd.Wire
 	c.keepOperation(a, &next)
@@ -256,9 +274,8 @@ func (c *Core) operationStatus(now time.Time, cmd OperationStatus, fx []Effect) 
 	if cmd.Status.IsZero() && cmd.State.Terminal() {
 		c.dropOperation(a, &next)
 	}
-	if failed && a.connected {
-		// The books here are ahead of the agent's: it registers again with all
-		// that it has (slave.cpp, ping).
+	if astray && a.connected {
+		// It registers again with all that it has (slave.cpp, ping).
 		fx = toAgent(a, Ping{Connected: false}, fx)
 	}
 	return c.checkDrained(now, a, fx), nil
@@ -324,6 +341,7 @@ func (c *Core) agentOperations(a *agent, listed []*Operation, fx []Effect) []Eff
 		}
 		row := *o
 		row.Agent = a.ID
+		a.doubtful[o.UUID] = !o.State.Terminal()
 		c.keepOperation(a, &row)
 	}
 	var missing []task.UUID

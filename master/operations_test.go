@@ -177,6 +177,29 @@ func TestOperationFails(t *testing.T) {
 	}
 }
 
+// A registration from before the agent had the operation takes its effect out of
+// the books; when the operation has ended the agent says anew what it has, and
+// only if there is something new to say.
+func TestOperationCrossesRegistration(t *testing.T) {
+	for end, again := range map[OperationState]bool{OperationFinished: true, OperationDropped: false} {
+		s := one(t, capable(1, large))
+		s.do(Accept{Framework: "m-0000", Offers: []string{"m-O0"}, Changes: []Change{changeOf("x", 0, resources.OpReserve, reserved("cpus:1", "web"))}})
+		back := capable(1, large)
+		back.ID = "m-S0"
+		s.do(ReregisterAgent{Agent: back})
+		status := statusOf(s.core.frameworks["m-0000"].operations["x"], end)
+		fx := text(s.do(status))
+		if got := slices.Contains(fx, "m-S0 < ping false"); got != again {
+			t.Errorf("%v: asked to register again is %v: %v", end, got, fx)
+		}
+		expect(t, "told again", s.do(status), "m-0000 < OperationUpdate")
+		s.do(AcknowledgeOperation{Framework: "m-0000", ID: "x", Status: status.Status})
+		if a := s.core.agents["m-S0"]; len(a.operations)+len(a.doubtful) > 0 {
+			t.Errorf("%v: %d operations are left, %d in doubt", end, len(a.operations), len(a.doubtful))
+		}
+	}
+}
+
 func TestOperationsRestored(t *testing.T) {
 	s := newScript(t, nil)
 	info, f := capable(1, large), frameworkOf("f")

@@ -38,7 +38,8 @@ func TestFleet(t *testing.T) {
 func TestFleetRegressions(t *testing.T) {
 	for what, seed := range map[string]uint64{
 		"a framework that ended while its agent and then its master were away stays with its tasks until it is torn down": 1795288239405578038,
-		"as do the updates of its ended tasks": 1795288239405578044,
+		"as do the updates of its ended tasks":                                       1795288239405578044,
+		"a registration that an operation crosses takes its effect out of the books": 1795289493238928717,
 	} {
 		t.Run(what, func(t *testing.T) { runFleet(t, seed) })
 	}
