@@ -116,8 +116,8 @@ type agent struct {
 	offers      map[string]*Offer
 	operations  map[task.UUID]*Operation
 	doubtful    map[task.UUID]bool // operations whose effect may not be among the resources
-	inactive    bool // operators want no more work on it
-	removing    bool // waits for its turn to be given up
+	inactive    bool               // operators want no more work on it
+	removing    bool               // waits for its turn to be given up
 	unavailable *Unavailability
 	inverse     map[string]*InverseOffer // by framework
 }
