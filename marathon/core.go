@@ -247,6 +247,9 @@ func (c *Core) tick(now time.Time, fx []Effect) []Effect {
 // Settle looks at every app that may have something to do, moves deployments
 // on, and asks for offers if some are needed.
 func (c *Core) Settle(now time.Time, fx []Effect) []Effect {
+	if len(c.changed) > 0 {
+		fx = c.advanceDeployments(now, fx) // nothing is ended for one that has failed
+	}
 	for len(c.changed) > 0 {
 		ids := slices.Sorted(maps.Keys(c.changed))
 		clear(c.changed)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mesopool/mesopool/task"
 )
 
 const limited = `"instances":3,"backoffSeconds":1,"maxLaunchDelaySeconds":5,"deployment":{"maxRetries":2,"autoRevert":true}`
@@ -74,6 +76,40 @@ func TestDeadline(t *testing.T) {
 	w.hold = false
 	w.run(time.Minute)
 	w.wantRunning("/a", 1)
+}
+
+// TestReadyTooLate: when the new instances are ready and the deadline is over at
+// once, the old ones are not ended for a change that is taken back.
+func TestReadyTooLate(t *testing.T) {
+	w := newWorld(t)
+	w.subscribe()
+	const def = `"instances":2,"deployment":{"deadlineSeconds":60,"autoRevert":true}`
+	w.mustPut(define(t, "/a", def))
+	w.run(time.Minute)
+	before := w.live("/a")
+	w.hold = true
+	w.mustPut(define(t, "/a", def+`,"labels":{"v":"2"}`))
+	w.run(50 * time.Second)
+	w.now = w.now.Add(11 * time.Second)
+	for _, id := range w.live("/a") {
+		if !slices.Contains(before, id) {
+			w.report(id, task.Running)
+		}
+	}
+	w.inbox = nil
+	w.tell()
+	if len(w.inbox) != 2 {
+		t.Fatalf("%d instances are new", len(w.inbox))
+	}
+	w.must(append(w.inbox, Tick{})...)
+	w.inbox, w.hold = nil, false
+	w.run(time.Minute)
+	if got := w.live("/a"); !slices.Equal(got, before) {
+		t.Errorf("%v serve, and %v did before", got, before)
+	}
+	if got := w.ended(); len(got) != 1 {
+		t.Errorf("failed: %v", got)
+	}
 }
 
 // TestRevertOfLaterSteps: what the deployment has not begun goes back too, and

@@ -101,6 +101,19 @@ func TestRegressions(t *testing.T) {
 			29.591s throttle 3087208629
 			36.098s throttle 1467990777
 			1m7.145s mortal 478145832`},
+		{"what served before a change is ended for it in the moment in which it is taken back", 1795290147437622810, `
+			12.343s slow 3961297642
+			17.068s slow 3756196467
+			17.994s service 2990936348
+			19.027s service 3574218820
+			28.572s slow 4131583906
+			29.847s slow 1886940683
+			30.647s scale 3968302457
+			31.507s service 954168229
+			33.063s delete 1070377214
+			34.539s slow 267609259
+			38.804s slow 444527609
+			46.706s scale 548083630`},
 	} {
 		s, err := ParseScenario(r.scenario)
 		if err != nil {
