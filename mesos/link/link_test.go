@@ -146,9 +146,9 @@ func TestRegistersAgain(t *testing.T) {
 // A registration that came twice does not count for the next one.
 func TestStaleRegistration(t *testing.T) {
 	e := registered(t)
-	e.link.post(eventReregister{"the test wants it"})
-	e.link.post(eventRegistered{})
+	e.sendAs("slave-observer(1)", &messages.PingSlaveMessage{Connected: new(false)})
 	input[agent.Parted](e)
+	e.link.post(eventRegistered{})
 	for range 3 {
 		expect(e.master, &messages.ReregisterSlaveMessage{})
 	}
