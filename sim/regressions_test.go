@@ -101,6 +101,15 @@ func TestRegressions(t *testing.T) {
 			29.591s throttle 3087208629
 			36.098s throttle 1467990777
 			1m7.145s mortal 478145832`},
+		{"the volumes of a task that never reached its agent and was given up are free, and were taken for occupied", 1795290766595007952, `
+			6m54.934s create 2222799658
+			16m3.157s service 1927632632
+			19m3.522s group 471556334
+			20m11.023s cut 3536066341
+			20m49.546s host-loss 809067590
+			21m48.901s cut 3560846078
+			23m44.448s cut 2684578469
+			26m54.2s behead 3003719476`},
 		{"what served before a change is ended for it in the moment in which it is taken back", 1795290147437622810, `
 			12.343s slow 3961297642
 			17.068s slow 3756196467

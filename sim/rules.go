@@ -468,11 +468,28 @@ func (r *rules) homes(app string) (n int) {
 // each agent.
 func (r *rules) mayJoin(f, other *fellow) {
 	switch {
-	case f.residence != "" && f.residence == other.residence:
+	case f.residence != "" && f.residence == other.residence && !r.nowhere(other):
 		r.w.failf("resident", "%s is launched, and %s lives on its volumes", f.id, other.id)
 	case f.def.Everywhere && f.agent == other.agent && f.version == other.version && other.counts():
 		r.w.failf("everywhere", "%s is launched on the agent of %s", f.id, other.id)
 	}
+}
+
+// nowhere says whether no agent has an instance that Marathon has given up as
+// unreachable: one that was never heard of where it was to run.
+func (r *rules) nowhere(f *fellow) bool {
+	if !f.gone || f.heard() != task.Unreachable {
+		return false
+	}
+	for id := range f.tasks {
+		for _, a := range r.w.agents {
+			record, known := a.disk.tasks[task.Key{Framework: r.framework, ID: id}]
+			if known && !record.State.Terminal() || a.dc.running(id) != nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // mayKill: nobody is killed for a change as long as too few others serve, nor
