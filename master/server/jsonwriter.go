@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -32,6 +31,7 @@ type jsonWriter struct {
 
 	saidOf *byte  // whose text is in said
 	said   []byte // the last part that may be written again
+	rows   rowWriter
 }
 
 const (
@@ -162,6 +162,15 @@ func (j *jsonWriter) wire(name string, desc protoreflect.MessageDescriptor, b []
 	j.buf = appendJSON(j.buf, desc, b)
 }
 
+// serialized prints a large message: serializing it first is quicker.
+func (j *jsonWriter) serialized(name string, m proto.Message) {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		b = nil
+	}
+	j.wire(name, m.ProtoReflect().Descriptor(), b)
+}
+
 // appendJSON prints a serialized message, a broken one as an empty one.
 func appendJSON(dst []byte, desc protoreflect.MessageDescriptor, b []byte) []byte {
 	dst, ok := mesosjson.AppendWire(dst, desc, b)
@@ -185,62 +194,36 @@ func (j *jsonWriter) labels(b []byte) {
 	j.buf = j.buf[:start+n]
 }
 
-// together is how many elements one goroutine prints at a time; fewer are not
-// worth another.
-const together = 500
-
 // each prints the elements of a long list on all processors, in order.
 func (j *jsonWriter) each(n int, element func(j *jsonWriter, i int)) {
-	workers := runtime.GOMAXPROCS(0)
-	if n < 2*together || workers < 2 {
+	if n < 2*together || runtime.GOMAXPROCS(0) < 2 {
 		for i := range n {
 			element(j, i)
 		}
 		return
 	}
-	now, next := &batch{parts: make([]jsonWriter, workers)}, &batch{parts: make([]jsonWriter, workers)}
-	now.print(0, n, element)
-	for from := workers * together; ; from += workers * together {
-		now.Wait()
-		if from < n {
-			next.print(from, n, element) // while this one leaves
-		}
-		j.take(now)
-		if from >= n {
-			return
-		}
-		now, next = next, now
-	}
-}
-
-// batch is a stretch of a list, a part of it for each processor.
-type batch struct {
-	sync.WaitGroup
-	parts []jsonWriter
-}
-
-// print begins with the elements from one on.
-func (b *batch) print(from, n int, element func(j *jsonWriter, i int)) {
-	for w := range b.parts {
-		part := &b.parts[w]
+	inOrder(n, func(part *jsonWriter, from, to int) {
 		part.part, part.buf, part.last = true, part.buf[:0], '['
-		first := min(from+w*together, n)
-		b.Go(func() {
-			for i := first; i < min(first+together, n); i++ {
-				element(part, i)
-			}
-		})
-	}
+		for i := from; i < to; i++ {
+			element(part, i)
+		}
+	}, func(part *jsonWriter) {
+		if len(part.buf) > 0 {
+			j.comma()
+			j.pass(part.buf)
+		}
+	})
 }
 
-func (j *jsonWriter) take(b *batch) {
-	for w := range b.parts {
-		if len(b.parts[w].buf) > 0 {
-			j.comma()
-			j.buf = append(j.buf, b.parts[w].buf...)
-			j.room()
-		}
+// pass writes what is ready: much of it goes off without a copy.
+func (j *jsonWriter) pass(ready []byte) {
+	if j.part || len(ready) < jsonPiece {
+		j.buf = append(j.buf, ready...)
+		j.room()
+		return
 	}
+	j.flush()
+	j.write(ready)
 }
 
 // element appends a message to an array.
@@ -260,13 +243,18 @@ func (j *jsonWriter) texts(name string, list []string) {
 
 // room sends off what has come together.
 func (j *jsonWriter) room() {
-	if len(j.buf) < jsonPiece || j.part {
-		return
+	if len(j.buf) >= jsonPiece && !j.part {
+		j.flush()
 	}
+}
+
+// flush sends off what there is.
+func (j *jsonWriter) flush() {
 	if j.out == nil {
 		j.open()
 	}
-	j.send()
+	j.write(j.buf)
+	j.buf = j.buf[:0]
 }
 
 func (j *jsonWriter) open() {
@@ -281,14 +269,13 @@ func (j *jsonWriter) open() {
 	j.out = j.zip
 }
 
-func (j *jsonWriter) send() {
+func (j *jsonWriter) write(b []byte) {
 	if j.failed == nil {
-		_, j.failed = j.out.Write(j.buf)
+		_, j.failed = j.out.Write(b)
 	}
-	if n := len(j.buf); n > 0 {
-		j.last = j.buf[n-1]
+	if n := len(b); n > 0 {
+		j.last = b[n-1]
 	}
-	j.buf = j.buf[:0]
 }
 
 // close sends the rest.
@@ -297,10 +284,7 @@ func (j *jsonWriter) close() {
 		j.http.Header().Set("Content-Length", strconv.Itoa(len(j.buf)))
 		j.gzip = false
 	}
-	if j.out == nil {
-		j.open()
-	}
-	j.send()
+	j.flush()
 	if j.zip != nil && j.failed == nil {
 		j.failed = j.zip.Close()
 	}

@@ -132,7 +132,7 @@ func (s *Server) subscribedState(v *viewer, snap *master.Snapshot) (*masterv1.Ev
 		return nil, err
 	}
 	return &masterv1.Event{Type: masterv1.Event_SUBSCRIBED.Enum(), Subscribed: &masterv1.Event_Subscribed{
-		GetState: state.GetState, HeartbeatIntervalSeconds: new(s.cfg.Heartbeat.Seconds()),
+		GetState: state, HeartbeatIntervalSeconds: new(s.cfg.Heartbeat.Seconds()),
 	}}, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -34,6 +33,11 @@ func (s *Server) operator(w http.ResponseWriter, r *http.Request) {
 	var out *masterv1.Response
 	if err == nil && call.GetType() == masterv1.Call_SUBSCRIBE {
 		if err = s.observe(w, r, json); err == nil {
+			return
+		}
+	}
+	if err == nil && listsTasks(call.GetType()) {
+		if err = s.answerTasks(w, r, call.GetType(), json); err == nil {
 			return
 		}
 	}
@@ -140,10 +144,6 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*viewer, *master.Sn
 			out, err := s.getFrameworks(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_FRAMEWORKS.Enum(), GetFrameworks: out}, err
 		},
-		masterv1.Call_GET_TASKS: func(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
-			out, err := getTasks(snap)
-			return &masterv1.Response{Type: masterv1.Response_GET_TASKS.Enum(), GetTasks: out}, err
-		},
 		masterv1.Call_GET_EXECUTORS: func(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
 			out, err := getExecutors(snap)
 			return &masterv1.Response{Type: masterv1.Response_GET_EXECUTORS.Enum(), GetExecutors: out}, err
@@ -154,7 +154,6 @@ func (s *Server) snapshotCalls() map[masterv1.Call_Type]func(*viewer, *master.Sn
 		masterv1.Call_GET_MAINTENANCE_STATUS:   getMaintenance,
 		masterv1.Call_GET_QUOTA:                getQuota,
 		masterv1.Call_GET_WEIGHTS:              getWeights,
-		masterv1.Call_GET_STATE:                s.getState,
 		masterv1.Call_GET_METRICS:              s.getMetrics,
 	}
 }
@@ -292,56 +291,13 @@ func (s *Server) frameworkEntry(f *master.FrameworkView) (*masterv1.Response_Get
 	return out, nil
 }
 
-// The numbers of the lists of tasks.
-const (
-	listTasks       = 2
-	listCompleted   = 3
-	listUnreachable = 5
-)
-
-// getTasks puts serialized tasks into an answer: to its reader they are the same as
-// others.
-func getTasks(snap *master.Snapshot) (*masterv1.Response_GetTasks, error) {
-	var w rowWriter
-	var wire []byte
-	for _, list := range [][]master.FrameworkView{snap.Frameworks, snap.Completed} {
-		for i := range list {
-			f := &list[i]
-			for _, x := range []struct {
-				to   protowire.Number
-				rows []*master.Task
-			}{{listTasks, f.Tasks}, {listUnreachable, f.Unreachable}, {listCompleted, f.Done}} {
-				for _, t := range x.rows {
-					one, err := w.taskOf(t)
-					if err != nil {
-						return nil, err
-					}
-					wire = appendBytes(wire, x.to, one)
-				}
-			}
-		}
+// getState is the whole in one message.
+func (s *Server) getState(v *viewer, snap *master.Snapshot) (*masterv1.Response_GetState, error) {
+	out, err := s.besideTasks(v, snap)
+	if err == nil {
+		out.GetTasks = getTasks(snap)
 	}
-	out := &masterv1.Response_GetTasks{}
-	out.ProtoReflect().SetUnknown(wire)
-	return out, nil
-}
-
-func (s *Server) getState(v *viewer, snap *master.Snapshot) (*masterv1.Response, error) {
-	tasks, err := getTasks(snap)
-	if err != nil {
-		return nil, err
-	}
-	frameworks, err := s.getFrameworks(snap)
-	if err != nil {
-		return nil, err
-	}
-	executors, err := getExecutors(snap)
-	if err != nil {
-		return nil, err
-	}
-	return &masterv1.Response{Type: masterv1.Response_GET_STATE.Enum(), GetState: &masterv1.Response_GetState{
-		GetTasks: tasks, GetFrameworks: frameworks, GetAgents: s.getAgents(v, snap), GetExecutors: executors,
-	}}, nil
+	return out, err
 }
 
 func getExecutors(snap *master.Snapshot) (*masterv1.Response_GetExecutors, error) {

@@ -79,7 +79,7 @@ const (
 
 // taskOf returns a task with everything that is known of it. The bytes are good
 // until the next one.
-func (w *rowWriter) taskOf(t *master.Task) ([]byte, error) {
+func (w *rowWriter) taskOf(t *master.Task) []byte {
 	b := appendString(w.task[:0], taskName, t.Name)
 	b = appendID(b, taskID, t.Key.ID)
 	b = appendID(b, taskFramework, t.Key.Framework)
@@ -88,9 +88,7 @@ func (w *rowWriter) taskOf(t *master.Task) ([]byte, error) {
 	}
 	b = appendID(b, taskAgent, t.Agent)
 	b = appendState(b, taskStateField, t.State)
-	if err := w.resources(t.Resources); err != nil {
-		return nil, err
-	}
+	w.resources(t.Resources)
 	b = append(b, w.wire...)
 	for i := range t.Statuses {
 		b = appendBytes(b, taskStatuses, w.statusOf(t, &t.Statuses[i]))
@@ -100,26 +98,22 @@ func (w *rowWriter) taskOf(t *master.Task) ([]byte, error) {
 		b = appendBytes(b, taskStatusUUID, t.StatusUUID[:])
 	}
 	w.task = append(b, t.More...)
-	return w.task, nil
+	return w.task
 }
 
 // resources serializes what most tasks share with the one before.
-func (w *rowWriter) resources(list resources.Resources) error {
+func (w *rowWriter) resources(list resources.Resources) {
 	if len(list) > 0 && &list[0] == w.amounts {
-		return nil
+		return
 	}
 	w.amounts, w.wire = nil, w.wire[:0]
 	for _, r := range convert.ResourcesTo(list, convert.Both) {
-		one, err := proto.Marshal(r)
-		if err != nil {
-			return err
-		}
-		w.wire = appendBytes(w.wire, taskResources, one)
+		w.wire = appendHead(w.wire, taskResources, proto.Size(r))
+		w.wire, _ = partial.MarshalAppend(w.wire, r) // nothing that it could lack
 	}
 	if len(list) > 0 {
 		w.amounts = &list[0]
 	}
-	return nil
 }
 
 // statusOf returns a status as it was sent, without its data.
@@ -143,11 +137,7 @@ func appendState(dst []byte, n protowire.Number, s task.State) []byte {
 // fullTask is a task with everything that is known of it.
 func fullTask(t *master.Task) (*mesosv1.Task, error) {
 	out := &mesosv1.Task{}
-	b, err := new(rowWriter).taskOf(t)
-	if err != nil {
-		return nil, err
-	}
-	return out, proto.Unmarshal(b, out)
+	return out, proto.Unmarshal(new(rowWriter).taskOf(t), out)
 }
 
 // fullStatus is a status as it was sent, without its data.
