@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/mesopool/mesopool/resources"
 )
@@ -126,7 +125,7 @@ func (c *Core) takeExecutors(a *agent, reported []*Executor) {
 // executorsOf returns the agent's executors in a repeatable order.
 func (a *agent) executorsOf() []*Executor {
 	out := slices.Collect(maps.Values(a.executors))
-	slices.SortFunc(out, func(a, b *Executor) int { return strings.Compare(a.Framework+"\x00"+a.ID, b.Framework+"\x00"+b.ID) })
+	slices.SortFunc(out, byExecutor)
 	return out
 }
 

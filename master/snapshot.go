@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -85,32 +86,28 @@ func (c *Core) Counters() Counters {
 // Snapshot copies what a reader may want, in the order of IDs.
 func (c *Core) Snapshot() *Snapshot {
 	s := c.Collect()
-	s.Sort()
+	s.Finish()
 	return s
 }
 
-// Collect is Snapshot with the tasks in no order: Sort, which takes longer, can
-// then be called outside the goroutine that owns the core.
+// Collect is Snapshot without the order and the sums, which take longer: Finish
+// makes them, and can be called outside the goroutine that owns the core.
 func (c *Core) Collect() *Snapshot {
 	s := &Snapshot{ID: c.cfg.ID, Unreachable: len(c.lost), Total: c.total, Count: c.Counters(), Config: c.cfg}
-	for _, a := range c.sortedAgents() {
+	s.Agents = make([]AgentView, 0, len(c.agents))
+	for _, a := range c.agents {
 		s.Agents = append(s.Agents, c.agentView(a))
-		s.Executors = append(s.Executors, a.executorsOf()...)
-		s.Operations = append(s.Operations, c.operationsOf(a)...)
-		s.Used = s.Used.Add(a.used.Scalars())
-		s.Offered = s.Offered.Add(a.offered.Scalars())
+		if len(a.executors)+len(a.operations) == 0 {
+			continue // as is usual
+		}
+		s.Executors = slices.AppendSeq(s.Executors, maps.Values(a.executors))
+		s.Operations = slices.AppendSeq(s.Operations, maps.Values(a.operations))
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.recovered)) {
 		s.Recovered = append(s.Recovered, c.recovered[id])
 	}
-	at := map[string]int{}
-	for i, f := range c.sortedFrameworks() {
-		s.Frameworks, at[f.ID] = append(s.Frameworks, f.view()), i
-	}
-	for _, e := range s.Executors {
-		if i, ok := at[e.Framework]; ok {
-			s.Frameworks[i].Executors = append(s.Frameworks[i].Executors, e)
-		}
+	for _, f := range c.sortedFrameworks() {
+		s.Frameworks = append(s.Frameworks, f.view())
 	}
 	for _, f := range c.completed {
 		s.Completed = append(s.Completed, f.view())
@@ -134,15 +131,36 @@ func (c *Core) agentView(a *agent) AgentView {
 	}
 }
 
-// Sort orders the tasks of all frameworks by ID.
-func (s *Snapshot) Sort() {
-	for _, f := range s.Frameworks {
+// Finish puts everything in the order of IDs and sums up what is used.
+func (s *Snapshot) Finish() {
+	slices.SortFunc(s.Agents, func(a, b AgentView) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(s.Executors, byExecutor)
+	slices.SortFunc(s.Operations, func(a, b *Operation) int {
+		return cmp.Or(strings.Compare(a.Agent, b.Agent), slices.Compare(a.UUID[:], b.UUID[:]))
+	})
+	for i := range s.Agents {
+		s.Used = s.Used.Add(s.Agents[i].Used.Scalars())
+		s.Offered = s.Offered.Add(s.Agents[i].Offered.Scalars())
+	}
+	at := map[string]*FrameworkView{}
+	for i := range s.Frameworks {
+		f := &s.Frameworks[i]
+		at[f.ID] = f
 		sortRows(f.Tasks)
 		sortRows(f.Unreachable)
+	}
+	for _, e := range s.Executors {
+		if f := at[e.Framework]; f != nil {
+			f.Executors = append(f.Executors, e)
+		}
 	}
 	for _, f := range s.Completed {
 		sortRows(f.Unreachable)
 	}
+}
+
+func byExecutor(a, b *Executor) int {
+	return cmp.Or(strings.Compare(a.Agent, b.Agent), strings.Compare(a.Framework, b.Framework), strings.Compare(a.ID, b.ID))
 }
 
 func sortRows(rows []*Task) {

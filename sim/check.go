@@ -245,7 +245,7 @@ func (c *checker) always() {
 
 // master: the books of every agent balance, and what has ended stays so.
 func (c *checker) master(core *master.Core) {
-	snap := core.Collect()
+	snap := core.Snapshot()
 	for i := range snap.Frameworks {
 		for _, t := range snap.Frameworks[i].Tasks {
 			c.row(t)

@@ -126,7 +126,7 @@ func (e *observerEncoder) message(m *masterv1.Event) {
 }
 
 func (s *Server) subscribedState(v *viewer, snap *master.Snapshot) (*masterv1.Event, error) {
-	snap.Sort()
+	snap.Finish()
 	state, err := s.getState(v, v.snapshot(snap))
 	if err != nil {
 		return nil, err

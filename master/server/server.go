@@ -356,7 +356,7 @@ func (s *Server) Snapshot(ctx context.Context) (*master.Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server: snapshot: %w", err)
 	}
-	snap.Sort()
+	snap.Finish()
 	c.last, c.of, c.at = snap, version, time.Now()
 	c.tag++
 	return snap, nil
