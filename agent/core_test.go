@@ -190,6 +190,17 @@ var table = map[string][]move{
 		move{wait: 5*time.Minute - 11*second},
 		move{wait: second, want: "remove c-t"},
 	),
+	"another container is told while the former one is looked up": of(
+		starting(),
+		move{in: seen(container("t", provider.StateCreated))},
+		move{in: answer{err: errLater}, want: again(errLater)},
+		move{in: acked("t")},
+		move{in: killT, want: "inspect c-t"},
+		move{in: seen(container("t", provider.StateUp, func(k *provider.Container) { k.ID = "c-2" }))},
+		move{in: answer{err: errAbsent}, want: "stop c-2 5s"},
+		move{in: answer{}},
+		move{in: seen(container("t", provider.StateExited, exit(143), func(k *provider.Container) { k.ID = "c-2" })), want: "report KILLED"},
+	),
 	"kill of what was created and started meanwhile": of(
 		starting(),
 		move{in: seen(container("t", provider.StateCreated))},

@@ -252,6 +252,8 @@ func (c *Core) doneStop(now time.Time, r *row, in Done, fx []Effect) []Effect {
 func (c *Core) doneInspect(now time.Time, r *row, in Done, fx []Effect) []Effect {
 	absent := errors.Is(in.Err, provider.ErrNotFound) || in.Err == nil && r.Container.ID == "" && !c.owns(r, in.Container)
 	switch {
+	case in.Call.ID != r.lookedUp(): // another one was told meanwhile
+		return c.advance(now, r, fx)
 	case absent && r.Container.ID == "":
 		return c.absent(now, r, fx)
 	case absent:

@@ -265,8 +265,11 @@ func (c *Core) lettingGo(now time.Time, r *row) time.Time {
 
 // inspect looks a container up by ID, or by name while none is known.
 func (c *Core) inspect(r *row, fx []Effect) []Effect {
-	return c.call(r, Call{Op: OpInspect, Key: r.key, ID: cmp.Or(r.Container.ID, r.Name)}, fx)
+	return c.call(r, Call{Op: OpInspect, Key: r.key, ID: r.lookedUp()}, fx)
 }
+
+// lookedUp is the container's ID, or its name as long as none was told.
+func (r *row) lookedUp() string { return cmp.Or(r.Container.ID, r.Name) }
 
 func (c *Core) grace(r *row) time.Duration {
 	switch {

@@ -101,6 +101,32 @@ func TestRegressions(t *testing.T) {
 			29.591s throttle 3087208629
 			36.098s throttle 1467990777
 			1m7.145s mortal 478145832`},
+		{"the lookup of a container that is gone ends the task, though another one was told meanwhile", 1795294016962027242, `
+			3s create 3076741103
+			7.135s create 171465323
+			11.527s create 21033397
+			23.849s reset 2511686970
+			26.5s config 3964520940
+			29.384s bad-listing 4207884475
+			30.711s spike 1511580372
+			32.614s scale 2062844397
+			33.407s vanish 965476151
+			34.731s behead 3249279064
+			34.802s scale 2977321000
+			35.633s delete 3017652621
+			36.831s crash 3927776434
+			37.407s promote 1840442319
+			37.579s kill 1242807682
+			53.784s cut 1212643999
+			54.841s scale 106177629
+			57.858s service 117768626
+			1m2.056s config 1414392104
+			1m2.429s delete 2609067859
+			1m6.071s lose-reply 3812738807`},
+		{"Marathon looks for what it has left reserved just when it is asked whether all is at rest", 1795294016962019422, `
+			3m13.804s service 1288115024
+			3m54.797s service 1548665484
+			6m24.022s config 480544793`},
 		{"the volumes of a task that never reached its agent and was given up are free, and were taken for occupied", 1795290766595007952, `
 			6m54.934s create 2222799658
 			16m3.157s service 1927632632

@@ -161,6 +161,9 @@ func (w *World) settle() {
 	}
 	w.idle = true
 	w.runUntil(w.now.Add(12 * time.Minute))
+	if w.unsettled() != "" { // offers that Marathon has looked through are on their way back
+		w.runUntil(w.now.Add(5 * time.Second))
+	}
 	if why := w.unsettled(); why != "" && w.failure == nil {
 		w.failf("stays", "%s", why)
 	}
