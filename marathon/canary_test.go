@@ -2,6 +2,7 @@ package marathon
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,27 @@ func TestCanaryGoesBack(t *testing.T) {
 	w.wantRunning("/a", 2)
 	if after := strings.Join(w.live("/a"), " "); after != before {
 		t.Errorf("%s run, before it were %s", after, before)
+	}
+}
+
+// Old instances that are lost are replaced by new ones, which stay when the
+// scheduler starts again.
+func TestCanaryForTheLost(t *testing.T) {
+	const def = `"instances":3,"canary":{"instances":1},"unreachableStrategy":{"inactiveAfterSeconds":60,"expungeAfterSeconds":6000}`
+	w := started(t, define(t, "/a", def))
+	w.agents["a2"] = &fakeAgent{up: true, cpus: 9000}
+	w.up("a1", false)
+	w.mustPut(define(t, "/a", def+`,"labels":{"v":"2"}`))
+	w.run(2 * time.Minute)
+	before := w.live("/a")
+	if fresh, old := w.generations("/a"); fresh != 3 || old != 0 {
+		t.Fatalf("%d of the new, %d old", fresh, old)
+	}
+	w.crash()
+	w.subscribe()
+	w.run(time.Minute)
+	if got := w.live("/a"); !slices.Equal(got, before) {
+		t.Errorf("%v live after a restart, and %v did before", got, before)
 	}
 }
 

@@ -315,6 +315,7 @@ func (c *Core) recoverInstance(now time.Time, i *Instance) {
 	case i.State == task.Staging:
 		c.timers.Add(now.Add(c.cfg.StagedLimit), timer{kind: timerStaged, id: i.TaskID})
 	case !i.Lost.IsZero():
+		i.inactive = a.givesUp(now, i)
 		c.lostTimers(i)
 	}
 	c.touch(i)

@@ -185,9 +185,14 @@ func (c *Core) stillLost(now time.Time, id string, fx []Effect) []Effect {
 	if a == nil || !now.Before(i.Lost.Add(seconds(a.def.Unreachable.ExpungeAfterSeconds))) {
 		return c.expunge(now, i, fx)
 	}
-	i.inactive = !now.Before(i.Lost.Add(seconds(a.def.Unreachable.InactiveAfterSeconds)))
+	i.inactive = a.givesUp(now, i)
 	c.touch(i)
 	return fx
+}
+
+// givesUp says whether a lost instance is to be replaced.
+func (a *app) givesUp(now time.Time, i *Instance) bool {
+	return !now.Before(i.Lost.Add(seconds(a.def.Unreachable.InactiveAfterSeconds)))
 }
 
 // expunge gives an unreachable instance up.

@@ -127,6 +127,14 @@ func TestRegressions(t *testing.T) {
 			3m13.804s service 1288115024
 			3m54.797s service 1548665484
 			6m24.022s config 480544793`},
+		{"after a restart the lost instances that were replaced count again, and those that replaced them are ended", 1795294751532699182, `
+			3s create 3645800839
+			4m21.384s create 584089655
+			6m15.668s group 3621431306
+			6m56.46s config 3564464461
+			6m57.846s cut 3990463512
+			9m10.057s behead 3034261150
+			10m35.036s scale 3119904810`},
 		{"the volumes of a task that never reached its agent and was given up are free, and were taken for occupied", 1795290766595007952, `
 			6m54.934s create 2222799658
 			16m3.157s service 1927632632
