@@ -135,6 +135,26 @@ func TestRegressions(t *testing.T) {
 			6m57.846s cut 3990463512
 			9m10.057s behead 3034261150
 			10m35.036s scale 3119904810`},
+		{"the volumes of a task that was given up, and ended before Marathon was told, are free", 1795295446230898875, `
+			12.895s group 3033112589
+			22.456s spike 1234021021
+			39.555s crash 2158584102
+			46.857s service 3745729845
+			49.811s service 1548728936
+			55.75s vanish 3628852370
+			1m4.74s service 738150341
+			1m11.675s vanish 1950925477
+			1m20.759s cut 3936285347
+			1m31.424s mortal 2494989438
+			1m45.155s crash 2060954039
+			1m46.697s group 585999501
+			1m59.227s mortal 1125813911
+			2m12.124s crash 3460589322
+			2m26.314s cut 1835613386
+			2m38.724s kill 851353527
+			3m37.993s spike 188538908
+			4m0.82s host-loss 2704677949
+			4m35.418s config 2226292866`},
 		{"the volumes of a task that never reached its agent and was given up are free, and were taken for occupied", 1795290766595007952, `
 			6m54.934s create 2222799658
 			16m3.157s service 1927632632

@@ -475,10 +475,10 @@ func (r *rules) mayJoin(f, other *fellow) {
 	}
 }
 
-// nowhere says whether no agent has an instance that Marathon has given up as
-// unreachable: one that was never heard of where it was to run.
+// nowhere says whether no agent runs an instance that Marathon has given up: it
+// never came where it was to run, or its end was not told yet.
 func (r *rules) nowhere(f *fellow) bool {
-	if !f.gone || f.heard() != task.Unreachable {
+	if !f.gone {
 		return false
 	}
 	for id := range f.tasks {
