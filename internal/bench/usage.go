@@ -27,9 +27,11 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// usage collects garbage first, so it is not for use while something is timed.
+// usage collects garbage first, so it is not for use while something is timed:
+// twice, because pools and finalizers keep some over the first time.
 func usage() Usage {
 	u := Usage{Peak: peak()}
+	runtime.GC()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
