@@ -52,6 +52,18 @@ func running() []move {
 	)
 }
 
+// killedCreated is a task whose container was made and, as far as is known, not
+// started; it is to stop, and its container is looked up.
+func killedCreated() []move {
+	return append(
+		starting(),
+		move{in: seen(container("t", provider.StateCreated))},
+		move{in: answer{err: errLater}, want: again(errLater)},
+		move{in: acked("t")},
+		move{in: killT, want: "inspect c-t"},
+	)
+}
+
 // lingering is running, of a task that goes on for 20 s after it was withdrawn.
 func lingering() []move {
 	out := running()
@@ -153,21 +165,13 @@ var table = map[string][]move{
 		move{in: answer{k: container("t", provider.StateUp, func(k *provider.Container) { k.Owner.Cluster = "other" })}, want: "report KILLED"},
 	),
 	"kill of what was created and never started": of(
-		starting(),
-		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}, want: again(errLater)},
-		move{in: acked("t")},
-		move{in: killT, want: "inspect c-t"},
+		killedCreated(),
 		move{in: answer{k: container("t", provider.StateCreated)}, want: "report KILLED"},
 		move{in: acked("t")},
 		move{wait: 5 * time.Minute, want: "remove c-t"},
 	),
 	"starts after its end, which is acknowledged while it runs": of(
-		starting(),
-		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}, want: again(errLater)},
-		move{in: acked("t")},
-		move{in: killT, want: "inspect c-t"},
+		killedCreated(),
 		move{in: answer{k: container("t", provider.StateCreated)}, want: "report KILLED"},
 		move{in: up, want: "stop c-t 5s"},
 		move{in: acked("t")},
@@ -178,11 +182,7 @@ var table = map[string][]move{
 		move{wait: second, want: "remove c-t"},
 	),
 	"starts and ends unseen after its acknowledged end": of(
-		starting(),
-		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}, want: again(errLater)},
-		move{in: acked("t")},
-		move{in: killT, want: "inspect c-t"},
+		killedCreated(),
 		move{in: answer{k: container("t", provider.StateCreated)}, want: "report KILLED"},
 		move{in: acked("t")},
 		move{wait: 40 * second},
@@ -191,22 +191,14 @@ var table = map[string][]move{
 		move{wait: second, want: "remove c-t"},
 	),
 	"another container is told while the former one is looked up": of(
-		starting(),
-		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}, want: again(errLater)},
-		move{in: acked("t")},
-		move{in: killT, want: "inspect c-t"},
+		killedCreated(),
 		move{in: seen(container("t", provider.StateUp, func(k *provider.Container) { k.ID = "c-2" }))},
 		move{in: answer{err: errAbsent}, want: "stop c-2 5s"},
 		move{in: answer{}},
 		move{in: seen(container("t", provider.StateExited, exit(143), func(k *provider.Container) { k.ID = "c-2" })), want: "report KILLED"},
 	),
 	"kill of what was created and started meanwhile": of(
-		starting(),
-		move{in: seen(container("t", provider.StateCreated))},
-		move{in: answer{err: errLater}, want: again(errLater)},
-		move{in: acked("t")},
-		move{in: killT, want: "inspect c-t"},
+		killedCreated(),
 		move{in: answer{k: container("t", provider.StateUp)}, want: "stop c-t 5s"},
 	),
 	"kill while up": of(

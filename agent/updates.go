@@ -136,7 +136,7 @@ func (r *row) forgetRepeated() {
 func (c *Core) finish(now time.Time, r *row, fx []Effect) []Effect {
 	c.remember(r)
 	fx = c.drop(r, fx)
-	if late := c.orphans[r.Container.ID]; late == nil && (r.seen == provider.StateExited || r.seen == provider.StateCreated) {
+	if c.orphans[r.Container.ID] == nil && (r.seen == provider.StateExited || r.seen == provider.StateCreated) {
 		c.release(now, r.Container, outcome(r.State))
 	}
 	return c.collect(now, fx)

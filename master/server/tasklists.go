@@ -63,6 +63,8 @@ func wireOf(lists []taskList, take func([]byte)) {
 	}
 }
 
+// wireSize is the length of all pieces, which comes before the first. To print
+// twice is quicker than to keep everything.
 func wireSize(lists []taskList) (n int) {
 	wireOf(lists, func(b []byte) { n += len(b) })
 	return n
